@@ -1,0 +1,5 @@
+package store
+
+const crashChildEnv = "STORE_CRASH_CHILD"
+
+func crashChild(string) {}
