@@ -1,0 +1,207 @@
+package replica
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"vmctl/snapshot/memory"
+)
+
+// before orders checkpoints: by epoch, then by sequence.
+func (b Begin) before(epoch, sequence uint64) bool {
+	return b.Epoch < epoch || (b.Epoch == epoch && b.Sequence < sequence)
+}
+
+// admit tells whether a checkpoint may be begun or committed now. The caller
+// holds the commit lock.
+func (r *Replica) admit(b Begin) error {
+	c, v := r.rec.Commit, r.rec.Void
+	switch {
+	case r.taken:
+		return ErrTaken
+	case r.broken != nil:
+		return fmt.Errorf("an earlier commit failed, the replica has to be opened again: %w", r.broken)
+	case b.Epoch == 0 || b.Sequence == 0 || (b.Base == 0) != (b.Root == b.Sequence) || b.Base >= b.Sequence:
+		return fmt.Errorf("checkpoint %d/%d with base %d and root %d: %w", b.Epoch, b.Sequence, b.Base, b.Root, ErrProtocol)
+	case b.Epoch < r.floor.Load():
+		return fmt.Errorf("epoch %d, the replica is at %d: %w", b.Epoch, r.floor.Load(), ErrStale)
+	case v != nil && !(Begin{Epoch: v.Epoch, Sequence: v.Sequence}).before(b.Epoch, b.Sequence):
+		return fmt.Errorf("all up to %d/%d: %w", v.Epoch, v.Sequence, ErrVoid)
+	case c != nil && !c.Begin.before(b.Epoch, b.Sequence):
+		return fmt.Errorf("checkpoint %d/%d after %d/%d: %w", b.Epoch, b.Sequence, c.Begin.Epoch, c.Begin.Sequence, ErrUsed)
+	case b.RAMSize <= 0 || b.RAMSize%memory.PageSize != 0 || (r.cfg.MaxRAM > 0 && b.RAMSize > r.cfg.MaxRAM):
+		return fmt.Errorf("guest of %d bytes of RAM: %w", b.RAMSize, memory.ErrSize)
+	case len(b.RunState) > maxText || len(b.Spec) > maxText:
+		return fmt.Errorf("run state of %d, spec hash of %d bytes: %w", len(b.RunState), len(b.Spec), ErrProtocol)
+	case b.Base == 0:
+		return nil
+	case c == nil || !r.memory:
+		return fmt.Errorf("there is no RAM to build on: %w", ErrNeedFull)
+	case c.Begin.Epoch != b.Epoch || c.Begin.Root != b.Root || b.Base < b.Root || b.Base > c.Begin.Sequence ||
+		c.Begin.RAMSize != b.RAMSize || !bytes.Equal(c.Begin.Spec, b.Spec):
+		return fmt.Errorf("base %d/%d of root %d, the replica is at %d/%d of root %d: %w",
+			b.Epoch, b.Base, b.Root, c.Begin.Epoch, c.Begin.Sequence, c.Begin.Root, ErrNeedFull)
+	}
+	return nil
+}
+
+// stage starts a checkpoint.
+func (r *Replica) stage(ctx context.Context, b Begin) (*staged, error) {
+	if err := r.acquire(ctx); err != nil {
+		return nil, err
+	}
+	defer r.release()
+	if err := r.mend(); err != nil {
+		return nil, err
+	}
+	if err := r.admit(b); err != nil {
+		return nil, err
+	}
+	if !r.seen.before(b.Epoch, b.Sequence) {
+		return nil, fmt.Errorf("checkpoint %d/%d was begun before: %w", b.Epoch, b.Sequence, ErrUsed)
+	}
+	r.seen = b
+	decoder, err := memory.NewDecoder(uint64(b.RAMSize) / memory.PageSize)
+	if err != nil {
+		return nil, err
+	}
+	s := &staged{files: r.files, begin: b, loads: r.loads, decoder: decoder, digest: memory.NewDigest()}
+	if b.Base == 0 {
+		s.path = r.ramPath(r.fileName(b, "ram"))
+		s.ram, err = r.files.createRAM(s.path, b.RAMSize)
+	} else {
+		s.path = r.ramPath(r.fileName(b, "delta"))
+		if s.ram, err = r.files.openRAM(r.ramPath(r.rec.Commit.RAM), b.RAMSize); err == nil {
+			if s.delta, err = r.files.create(s.path); err != nil {
+				err = errors.Join(err, s.ram.Close())
+			}
+		}
+	}
+	if err != nil {
+		decoder.Close()
+		return nil, fmt.Errorf("stage checkpoint %d/%d: %w", b.Epoch, b.Sequence, err)
+	}
+	return s, nil
+}
+
+// commit makes a staged checkpoint the replica's.
+func (r *Replica) commit(ctx context.Context, s *staged, end *End) error {
+	if err := s.verify(end); err != nil {
+		return err
+	}
+	wait, cancel := context.WithTimeout(ctx, r.cfg.MarkTimeout)
+	defer cancel()
+	if err := r.cfg.Disks.WaitMark(wait, s.begin.Sequence); err != nil {
+		return fmt.Errorf("wait for mark %d: %w: %w", s.begin.Sequence, ErrMark, err)
+	}
+	if err := r.acquire(ctx); err != nil {
+		return err
+	}
+	defer r.release()
+	if err := r.admit(s.begin); err != nil {
+		return err
+	}
+	if s.loads != r.loads {
+		return fmt.Errorf("what was staged of checkpoint %d/%d was swept away after a failure: %w", s.begin.Epoch, s.begin.Sequence, ErrFailed)
+	}
+	// Under the lock: TakeOver closes the disks under it.
+	if err := r.cfg.Disks.Sync(); err != nil {
+		return fmt.Errorf("flush disks before the commit: %w", err)
+	}
+	next := *r.rec
+	next.Floor = max(next.Floor, s.begin.Epoch)
+	next.Commit = &commit{Begin: s.begin, End: *end, BootID: r.cfg.BootID, BlobData: s.blob}
+	if s.delta == nil {
+		next.Commit.RAM = r.fileName(s.begin, "ram")
+	} else {
+		next.Commit.RAM, next.Commit.Delta = r.rec.Commit.RAM, r.fileName(s.begin, "delta")
+	}
+	if err := r.files.writeRecord(r.cfg.Dir, &next); err != nil {
+		if errors.Is(err, errUnsure) {
+			r.broken, s.kept = err, true
+		}
+		return err
+	}
+	old := r.rec
+	r.rec, s.kept = &next, true
+	r.raise(s.begin.Epoch)
+	if err := r.settle(s, old); err != nil {
+		r.broken = err
+		return err
+	}
+	r.cfg.Log.Debug("checkpoint committed", "guest", r.cfg.Name, "epoch", s.begin.Epoch, "sequence", s.begin.Sequence,
+		"pages", s.pages, "bytes", s.bytes)
+	return nil
+}
+
+// settle does what follows the commit point: RAM becomes the checkpoint's, and
+// what only the one before needed goes.
+func (r *Replica) settle(s *staged, old *record) error {
+	if s.delta != nil {
+		if err := applyDelta(s.delta, s.decoder, s.ram); err != nil {
+			return fmt.Errorf("apply checkpoint %d/%d: %w", s.begin.Epoch, s.begin.Sequence, err)
+		}
+		if err := r.files.remove(s.path); err != nil {
+			return fmt.Errorf("remove applied delta: %w", err)
+		}
+	} else if old.Commit != nil {
+		if err := r.files.remove(r.ramPath(old.Commit.RAM)); err != nil {
+			return fmt.Errorf("remove RAM of the checkpoint before: %w", err)
+		}
+	}
+	r.memory = true
+	if err := r.cfg.Disks.Drop(s.begin.Sequence); err != nil {
+		// The undo log is longer than it has to be; the next commit tries again.
+		r.cfg.Log.Warn("cannot shorten the disks' undo log", "guest", r.cfg.Name, "error", err)
+	}
+	return nil
+}
+
+// Status is where a replica stands.
+type Status struct {
+	Floor    uint64 // epochs below are refused
+	Epoch    uint64 // of the committed checkpoint
+	Sequence uint64 // of the committed checkpoint, 0 if there is none
+	Root     uint64 // sequence of the full image it started from
+	Time     int64  // wall clock of its pause, ns since 1970
+	RunState string // of the guest before that pause
+	Memory   bool   // its RAM is here
+	Complete bool   // it can be taken over
+	Void     string // why there is none, after Void
+	RAMPath  string // its RAM file; changes with every full image
+	RAMSize  int64  // bytes
+	Bytes    int64  // memory taken by the RAM file
+	Blob     int    // bytes of device state
+}
+
+// Status waits for a commit under way.
+func (r *Replica) Status(ctx context.Context) (Status, error) {
+	if err := r.acquire(ctx); err != nil {
+		return Status{}, fmt.Errorf("status of the replica of %s: %w", r.cfg.Name, err)
+	}
+	defer r.release()
+	s := Status{Floor: r.floor.Load()}
+	if r.rec.Void != nil && r.rec.Commit == nil {
+		s.Void = r.rec.Void.Reason
+	}
+	c := r.rec.Commit
+	if c == nil {
+		return s, nil
+	}
+	s.Epoch, s.Sequence, s.Root, s.Time = c.Begin.Epoch, c.Begin.Sequence, c.Begin.Root, c.Begin.Time
+	s.RunState, s.RAMSize, s.Blob = c.Begin.RunState, c.Begin.RAMSize, len(c.BlobData)
+	s.Memory = r.memory
+	s.Complete = s.Memory && r.broken == nil
+	if s.Memory {
+		s.RAMPath = r.ramPath(c.RAM)
+		bytes, err := memory.Allocated(s.RAMPath)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return s, err
+		}
+		s.Bytes = bytes
+	}
+	return s, nil
+}
