@@ -1,0 +1,73 @@
+package replicator
+
+import (
+	"fmt"
+	"time"
+
+	"vmctl/snapshot/nbd"
+)
+
+// forward brings one write of the guest (data nil: zeroes) to the peer, and
+// returns nil when QEMU may tell the guest that it is done. It does not keep
+// data after it returned.
+func (r *Replicator) forward(disk int, off, length int64, data []byte) error {
+	if length == 0 {
+		return nil
+	}
+	since := time.Now()
+	sending := since
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.waiting++
+	defer func() { r.waiting-- }()
+	for {
+		switch {
+		case r.closed:
+			return fmt.Errorf("%w: %w", ErrClosed, nbd.ErrHangup)
+		case r.link != nil:
+			r.link.touch(disk, off, length)
+			wait := r.link.put(disk, off, length, data, sending)
+			r.mu.Unlock()
+			<-wait.done
+			r.mu.Lock()
+			if wait.acked {
+				return nil
+			}
+			// Lost on the way. Sending it again over a new link does no harm: it
+			// was not acknowledged, so nothing newer is on top of it.
+			sending = time.Now()
+		case r.outdated:
+			// A link attached from now on compares what is on the source, and
+			// this write is there.
+			return nil
+		default:
+			r.stall(since)
+			sending = time.Now()
+		}
+	}
+}
+
+// stall waits, without a link, until something changes; r.mu is held.
+func (r *Replicator) stall(since time.Time) {
+	if r.stalled.count == 0 || since.Before(r.stalled.since) {
+		r.stalled.since = since
+	}
+	r.stalled.count++
+	changed := r.changed
+	r.wakeKeeper()
+	r.mu.Unlock()
+	<-changed
+	r.mu.Lock()
+	r.stalled.count--
+}
+
+// recheckRange puts a range into the compare.
+func (r *Replicator) recheckRange(disk int, off, length int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.link != nil && length > 0 {
+		r.link.work.add(disk, off, length)
+		r.link.wakeWorkers()
+		r.wakeKeeper()
+	}
+}

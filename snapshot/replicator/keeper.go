@@ -1,0 +1,114 @@
+package replicator
+
+import (
+	"context"
+	"time"
+)
+
+// progressEvery is how often Changed is told about a compare.
+const progressEvery = 250 * time.Millisecond
+
+// keep runs the callbacks, one at a time and in order: Degrade never overtakes
+// an InSync under way.
+func (r *Replicator) keep(ctx context.Context) {
+	const first, most = 50 * time.Millisecond, time.Second
+	pause := first // after a failed callback
+	var told State
+	for ctx.Err() == nil {
+		told = r.tell(told)
+		call, wait := r.due(time.Now())
+		if call == nil {
+			pause = first
+			r.sleep(ctx, wait)
+			continue
+		}
+		if err := call(ctx); err == nil {
+			pause = first
+			continue
+		}
+		// Not the kick: it may be rung by every guest write.
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, most)
+	}
+}
+
+func (r *Replicator) sleep(ctx context.Context, wait time.Duration) {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-r.kick:
+	case <-timer.C:
+	}
+}
+
+// tell reports the state if it differs from what was told.
+func (r *Replicator) tell(told State) State {
+	now := r.State()
+	now.Waiting = 0 // changes with every write
+	if now != told && r.opts.Changed != nil {
+		r.opts.Changed(now)
+	}
+	return now
+}
+
+// due is the callback to run now, or how long to wait for one.
+func (r *Replicator) due(now time.Time) (func(context.Context) error, time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch l := r.link; {
+	case r.closed:
+		return nil, time.Hour
+	case l != nil && l.work.finished() && !l.ready:
+		// From here on the replica may count, whatever becomes of the call: a
+		// lost link needs a Degrade again.
+		r.outdated = false
+		round := l.round
+		return func(context.Context) error { return r.announce(l, round) }, 0
+	case l != nil && !l.work.finished():
+		return nil, progressEvery
+	case l == nil && !r.outdated && r.stalled.count > 0:
+		if wait := r.opts.AckDeadline - now.Sub(r.stalled.since); wait > 0 {
+			return nil, wait
+		}
+		return r.degrade, 0
+	}
+	return nil, time.Hour
+}
+
+// announce calls InSync for a link whose compare is finished.
+func (r *Replicator) announce(l *link, round int) error {
+	ctx, cancel := context.WithTimeout(l.ctx, 10*time.Second)
+	defer cancel()
+	if err := r.opts.InSync(ctx); err != nil {
+		r.log.Warn("replica is in sync, but that could not be recorded", "error", err)
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.link == l && l.round == round {
+		l.ready = true
+		r.log.Info("replica is in sync")
+	}
+	return nil
+}
+
+// degrade calls Degrade and lets the guest's writes go if it succeeded.
+func (r *Replicator) degrade(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, r.opts.DegradeTimeout)
+	defer cancel()
+	began := time.Now()
+	if err := r.opts.Degrade(ctx); err != nil {
+		r.log.Error("peer is lost and its replica could not be outdated; guest writes wait", "error", err)
+		return err
+	}
+	r.log.Warn("replica is outdated; the guest goes on without it", "took", time.Since(began))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.outdated = true
+	r.broadcast()
+	return nil
+}

@@ -1,0 +1,207 @@
+package replicator
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"vmctl/node/wire"
+)
+
+// frame is a message on its way to the peer.
+type frame struct {
+	kind wire.Kind
+	body any
+}
+
+// pending waits for the acknowledgement of a frame.
+type pending struct {
+	id    uint64
+	since time.Time
+	done  chan struct{} // closed when acked or lost
+	acked bool          // read after done
+}
+
+// link is one stream to the peer, from Attach to its end. Fields below the
+// blank line are guarded by Replicator.mu: putting a frame into the queue under
+// it makes the order of the stream.
+type link struct {
+	r      *Replicator
+	stream Stream
+	ctx    context.Context // ends with the link; its cause says why
+	lose   context.CancelCauseFunc
+	over   chan struct{} // closed when every goroutine has ended
+	wake   chan struct{} // for the sender
+	work   work
+	idle   chan struct{} // wakes workers
+
+	queue    []frame
+	pending  []*pending // in order of id
+	lastID   uint64
+	acked    uint64
+	heard    time.Time // when the peer last said something
+	requests map[uint64]*hashCall
+	lastCall uint64
+	batches  map[*batch]struct{} // being examined
+	round    int                 // full compares asked for
+	ready    bool                // InSync returned nil for this round
+	sent     int64
+}
+
+// Attach runs the replication over stream until it is lost, ctx ends or a newer
+// stream is attached; it returns why, never nil. It closes the stream. Attach
+// only when every disk's mirror job runs: the compare starts at once.
+func (r *Replicator) Attach(ctx context.Context, stream Stream) error {
+	l, err := r.install(ctx, stream)
+	if err != nil {
+		stream.Close()
+		return err
+	}
+	r.log.Info("replication link attached", "epoch", r.opts.Epoch)
+	var running sync.WaitGroup
+	for _, run := range []func() error{l.send, l.receive, l.watch} {
+		running.Go(func() {
+			if err := run(); err != nil {
+				l.lose(err)
+			}
+		})
+	}
+	sources := newSources(r.opts.Disks)
+	for range workers {
+		running.Go(func() { l.compare(sources) })
+	}
+	<-l.ctx.Done()
+	reason := context.Cause(l.ctx)
+	r.detach(l)
+	stream.Close()
+	running.Wait()
+	sources.close()
+	r.release(l)
+	close(l.over)
+	r.log.Warn("replication link lost", "reason", reason)
+	return fmt.Errorf("replication link of %s: %w", r.opts.Guest, reason)
+}
+
+// install makes the link the present one, after the end of the one before.
+func (r *Replicator) install(ctx context.Context, stream Stream) (*link, error) {
+	l := &link{
+		r: r, stream: stream, over: make(chan struct{}), wake: make(chan struct{}, 1),
+		idle: make(chan struct{}, workers), work: newWork(r.opts.Disks),
+		requests: map[uint64]*hashCall{}, batches: map[*batch]struct{}{},
+	}
+	for {
+		r.mu.Lock()
+		old := r.link
+		if old == nil {
+			break
+		}
+		r.mu.Unlock()
+		old.lose(ErrReplaced)
+		<-old.over
+	}
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil, fmt.Errorf("attach a replication link to %s: %w", r.opts.Guest, ErrClosed)
+	}
+	l.ctx, l.lose = context.WithCancelCause(ctx)
+	hello := &Hello{Guest: r.opts.Guest, Epoch: r.opts.Epoch}
+	for _, d := range r.opts.Disks {
+		hello.Disks = append(hello.Disks, DiskInfo{Name: d.Name, Size: d.Size})
+	}
+	l.heard = time.Now()
+	l.push(frame{KindHello, hello})
+	l.work.addAll()
+	r.link = l
+	r.broadcast()
+	return l, nil
+}
+
+// detach stops new frames from going to l.
+func (r *Replicator) detach(l *link) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.link == l {
+		r.link = nil
+		r.broadcast()
+	}
+}
+
+// release lets those that wait for an acknowledgement over l go. No goroutine
+// of l uses their data any more.
+func (r *Replicator) release(l *link) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range l.pending {
+		close(p.done)
+	}
+	l.pending, l.queue = nil, nil
+}
+
+// phase is what the link has reached; r.mu is held.
+func (l *link) phase() Phase {
+	if l.ready && l.work.finished() {
+		return InSync
+	}
+	return Resync
+}
+
+// push puts a frame at the end of the stream; r.mu is held.
+func (l *link) push(f frame) {
+	l.queue = append(l.queue, f)
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// await takes the next id for a frame that the peer acknowledges, which the
+// caller pushes before it lets go of r.mu.
+func (l *link) await(since time.Time) *pending {
+	l.lastID++
+	p := &pending{id: l.lastID, since: since, done: make(chan struct{})}
+	l.pending = append(l.pending, p)
+	return p
+}
+
+// put pushes a write (data nil: zeroes), in several frames if it is long, and
+// returns what waits for the last; r.mu is held.
+func (l *link) put(disk int, off, length int64, data []byte, since time.Time) *pending {
+	if data == nil {
+		p := l.await(since)
+		l.push(frame{KindZero, &Zero{Disk: uint32(disk), ID: p.id, Offset: off, Length: length}})
+		return p
+	}
+	for len(data) > maxData {
+		l.lastID++
+		l.push(frame{KindWrite, &Write{Disk: uint32(disk), ID: l.lastID, Offset: off, Data: data[:maxData]}})
+		data, off = data[maxData:], off+maxData
+	}
+	p := l.await(since)
+	l.push(frame{KindWrite, &Write{Disk: uint32(disk), ID: p.id, Offset: off, Data: data}})
+	return p
+}
+
+// send is the sender: it takes what is queued and sends it.
+func (l *link) send() error {
+	var batch []frame
+	for {
+		l.r.mu.Lock()
+		batch, l.queue = l.queue, batch[:0]
+		l.r.mu.Unlock()
+		if len(batch) == 0 {
+			select {
+			case <-l.ctx.Done():
+				return nil
+			case <-l.wake:
+			}
+			continue
+		}
+		for i, f := range batch {
+			if err := l.stream.Send(f.kind, f.body); err != nil {
+				return fmt.Errorf("send to the peer: %w", err)
+			}
+			batch[i] = frame{}
+		}
+	}
+}

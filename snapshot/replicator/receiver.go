@@ -1,0 +1,190 @@
+package replicator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"vmctl/snapshot/undo"
+)
+
+var (
+	// ErrStopped means that Stop was called: the replica takes nothing more.
+	ErrStopped = errors.New("replica takes no more writes")
+	// ErrStaleEpoch refuses an owner of an earlier epoch.
+	ErrStaleEpoch = errors.New("owner's epoch is stale")
+	// ErrOtherDisks refuses an owner whose guest or disks are not the replica's.
+	ErrOtherDisks = errors.New("owner's disks are not those of the replica")
+	// ErrLinkLost ends WaitMark when no stream can bring the marker any more.
+	ErrLinkLost = errors.New("replication link is lost")
+)
+
+// ReceiverOptions describe a replica.
+type ReceiverOptions struct {
+	Guest      string
+	Epoch      uint64                // least epoch an owner must have
+	Disks      map[string]*undo.Disk // all disks of the guest, by name; stay the caller's
+	FlushEvery time.Duration         // longest time a write stays only in memory (1 s)
+}
+
+// Receiver is the peer's side for one guest. It outlives streams: each Serve
+// takes the place of the one before.
+type Receiver struct {
+	opts ReceiverOptions
+	log  *slog.Logger
+
+	// mu is held for each write to a disk, so that nothing lands after Stop or
+	// a newer Serve has taken it.
+	mu         sync.Mutex
+	generation uint64 // of the stream that may write
+	stream     Stream // nil: none
+	stopped    bool
+	epoch      uint64 // newest an owner had
+	marked     bool
+	mark       uint64        // newest marker of all disks
+	changed    chan struct{} // closed and made anew when stream, stopped or mark change
+	dirty      bool          // written since the last flush began
+}
+
+// NewReceiver makes a Receiver; nothing happens before Serve.
+func NewReceiver(opts ReceiverOptions, log *slog.Logger) *Receiver {
+	setDefault(&opts.FlushEvery, time.Second)
+	return &Receiver{opts: opts, epoch: opts.Epoch, log: log.With("guest", opts.Guest), changed: make(chan struct{})}
+}
+
+// Stop refuses all frames from now on, also those that are already received.
+// When it has returned, nothing writes to the disks any more, and the caller may
+// roll them back. Serve ends soon.
+func (r *Receiver) Stop() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stopped = true
+	r.generation++
+	if r.stream != nil {
+		r.stream.Close()
+		r.stream = nil
+	}
+	r.broadcast()
+}
+
+// Sync makes everything applied so far durable, undo logs before data.
+func (r *Receiver) Sync() error {
+	r.mu.Lock()
+	r.dirty = false
+	r.mu.Unlock()
+	for name, disk := range r.opts.Disks {
+		if err := disk.Sync(); err != nil {
+			r.mu.Lock()
+			r.dirty = true
+			r.mu.Unlock()
+			return fmt.Errorf("flush replica disk %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// WaitMark waits until marker sequence is set on all disks. ErrLinkLost when
+// there is no stream that could bring it.
+func (r *Receiver) WaitMark(ctx context.Context, sequence uint64) error {
+	for {
+		r.mu.Lock()
+		changed, err := r.changed, error(nil)
+		switch {
+		case r.marked && r.mark >= sequence:
+			r.mu.Unlock()
+			return nil
+		case r.stopped:
+			err = ErrStopped
+		case r.stream == nil:
+			err = ErrLinkLost
+		}
+		r.mu.Unlock()
+		if err == nil {
+			select {
+			case <-changed:
+				continue
+			case <-ctx.Done():
+				err = ctx.Err()
+			}
+		}
+		return fmt.Errorf("wait for marker %d of %s: %w", sequence, r.opts.Guest, err)
+	}
+}
+
+// broadcast wakes WaitMark; r.mu is held.
+func (r *Receiver) broadcast() {
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+// admit checks an owner's Hello and makes stream the one that may write. It
+// returns the disks in the owner's order, and the generation to write with.
+func (r *Receiver) admit(stream Stream, hello Hello) ([]*undo.Disk, uint64, error) {
+	if hello.Guest != r.opts.Guest || len(hello.Disks) != len(r.opts.Disks) {
+		return nil, 0, fmt.Errorf("guest %q with %d disks, here it is %q with %d: %w",
+			hello.Guest, len(hello.Disks), r.opts.Guest, len(r.opts.Disks), ErrOtherDisks)
+	}
+	var disks []*undo.Disk
+	seen := map[string]bool{}
+	for _, d := range hello.Disks {
+		disk := r.opts.Disks[d.Name]
+		if disk == nil || seen[d.Name] || disk.Size() != d.Size {
+			return nil, 0, fmt.Errorf("disk %q of %d bytes: %w", d.Name, d.Size, ErrOtherDisks)
+		}
+		seen[d.Name] = true
+		disks = append(disks, disk)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.stopped:
+		return nil, 0, ErrStopped
+	case hello.Epoch < r.epoch:
+		return nil, 0, fmt.Errorf("epoch %d, here it is %d: %w", hello.Epoch, r.epoch, ErrStaleEpoch)
+	}
+	r.epoch = hello.Epoch
+	r.generation++
+	if r.stream != nil {
+		r.stream.Close()
+	}
+	r.stream = stream
+	r.broadcast()
+	return disks, r.generation, nil
+}
+
+// leave takes the stream of a generation away.
+func (r *Receiver) leave(generation uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.generation == generation {
+		r.generation++
+		r.stream = nil
+		r.broadcast()
+	}
+}
+
+// apply runs one change of the disks, unless the generation is over.
+func (r *Receiver) apply(generation uint64, change func() error) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.generation != generation {
+		return ErrStopped
+	}
+	r.dirty = true
+	return change()
+}
+
+// setMark sets a marker on all disks; r.mu is held.
+func (r *Receiver) setMark(sequence uint64) error {
+	for name, disk := range r.opts.Disks {
+		if err := disk.Mark(sequence); err != nil {
+			return fmt.Errorf("disk %s: %w", name, err)
+		}
+	}
+	r.mark, r.marked = sequence, true
+	r.broadcast()
+	return nil
+}

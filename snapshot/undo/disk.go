@@ -1,0 +1,238 @@
+package undo
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+var (
+	// ErrClosed means that the disk was closed.
+	ErrClosed = errors.New("disk is closed")
+	// ErrRange means an access outside of the image.
+	ErrRange = errors.New("outside of the disk")
+	// ErrSize means that an image of another size is there.
+	ErrSize = errors.New("disk has another size")
+	// ErrInUse means that another Disk has the image open.
+	ErrInUse = errors.New("disk is in use")
+	// ErrMarker means a marker that is not newer than the last one, or one to
+	// roll back to that is not there.
+	ErrMarker = errors.New("no such marker")
+	// ErrDamaged means that an undo segment cannot be read in full. The image
+	// can no longer be rolled back past it: compare it against the other side.
+	ErrDamaged = errors.New("undo segment is damaged")
+)
+
+// Disk is an image and its undo segments. Methods may be called from many
+// goroutines; overlapping writes land in the order in which they get the lock.
+type Disk struct {
+	path string
+	size int64
+
+	mu       sync.Mutex // orders log before data, and writes among themselves
+	image    *os.File
+	dir      *os.File
+	segments []*segment // oldest first; the last one takes records
+	scratch  []byte
+	closed   bool
+
+	syncing sync.Mutex // one Sync at a time, without holding up writes
+}
+
+// Open opens the image at path, or makes a sparse one of size bytes, and its
+// undo segments. It locks the image against a second Disk.
+func Open(path string, size int64) (*Disk, error) {
+	d := &Disk{path: path, size: size}
+	if err := d.open(); err != nil {
+		d.release()
+		return nil, fmt.Errorf("open replica disk %s: %w", path, err)
+	}
+	return d, nil
+}
+
+func (d *Disk) open() error {
+	var err error
+	if d.image, err = os.OpenFile(d.path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+		return err
+	}
+	if err := unix.Flock(int(d.image.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return fmt.Errorf("%w (%w)", ErrInUse, err)
+	}
+	info, err := d.image.Stat()
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("%w: not a regular file", fs.ErrInvalid)
+	}
+	switch info.Size() {
+	case d.size:
+	case 0:
+		if err := d.image.Truncate(d.size); err != nil {
+			return err
+		}
+	default:
+		return fmt.Errorf("%w: %d bytes, want %d", ErrSize, info.Size(), d.size)
+	}
+	if err := os.Mkdir(d.undoPath(), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if d.dir, err = os.Open(d.undoPath()); err != nil {
+		return err
+	}
+	return d.loadSegments()
+}
+
+func (d *Disk) undoPath() string { return d.path + ".undo" }
+
+// Size is the length of the image in bytes.
+func (d *Disk) Size() int64 { return d.size }
+
+// ReadAt fills p from off with what is in the image now. It does not wait for
+// writes; one that happens meanwhile may be seen in part.
+func (d *Disk) ReadAt(p []byte, off int64) (int, error) {
+	if err := d.inside(off, int64(len(p))); err != nil {
+		return 0, fmt.Errorf("read: %w", err)
+	}
+	n, err := d.image.ReadAt(p, off)
+	if err != nil {
+		return n, fmt.Errorf("read %d bytes at %d of %s: %w", len(p), off, d.path, err)
+	}
+	return n, nil
+}
+
+// WriteAt stores p at off; what it overwrites for the first time since the last
+// marker is logged first. On an error the range may be written in part, and is
+// logged.
+func (d *Disk) WriteAt(p []byte, off int64) (int, error) {
+	if err := d.inside(off, int64(len(p))); err != nil {
+		return 0, fmt.Errorf("write: %w", err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.preserve(off, int64(len(p))); err != nil {
+		return 0, err
+	}
+	n, err := d.image.WriteAt(p, off)
+	if err != nil {
+		return n, fmt.Errorf("write %d bytes at %d of %s: %w", len(p), off, d.path, err)
+	}
+	return n, nil
+}
+
+// Zero makes [off, off+length) read as zeroes and frees its space.
+func (d *Disk) Zero(off, length int64) error {
+	if err := d.inside(off, length); err != nil {
+		return fmt.Errorf("zero: %w", err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.preserve(off, length); err != nil {
+		return err
+	}
+	return d.zero(off, length)
+}
+
+// zero is Zero without the log; d.mu is held.
+func (d *Disk) zero(off, length int64) error {
+	if length == 0 {
+		return nil
+	}
+	const punch = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
+	err := retry(func() error { return unix.Fallocate(int(d.image.Fd()), punch, off, length) })
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		blank := make([]byte, min(length, maxRecord))
+		for err = nil; length > 0 && err == nil; {
+			part := blank[:min(length, int64(len(blank)))]
+			_, err = d.image.WriteAt(part, off)
+			off, length = off+int64(len(part)), length-int64(len(part))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("zero %d bytes at %d of %s: %w", length, off, d.path, err)
+	}
+	return nil
+}
+
+// retry repeats a system call that a signal interrupted.
+func retry(call func() error) error {
+	for {
+		if err := call(); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+func (d *Disk) inside(off, length int64) error {
+	if off < 0 || length < 0 || off > d.size || length > d.size-off {
+		return fmt.Errorf("%d bytes at %d of %s (%d bytes): %w", length, off, d.path, d.size, ErrRange)
+	}
+	return nil
+}
+
+// Sync makes everything written before the call durable: the undo log first,
+// then the data. Writes go on meanwhile.
+func (d *Disk) Sync() error {
+	d.syncing.Lock()
+	defer d.syncing.Unlock()
+	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		return fmt.Errorf("sync %s: %w", d.path, ErrClosed)
+	}
+	var logs []*segment
+	for _, s := range d.segments {
+		if s.unsynced {
+			s.unsynced = false
+			logs = append(logs, s)
+		}
+	}
+	d.mu.Unlock()
+	for _, s := range logs {
+		if err := s.file.Sync(); err != nil && !errors.Is(err, os.ErrClosed) { // closed: dropped meanwhile
+			d.mu.Lock()
+			s.unsynced = true
+			d.mu.Unlock()
+			return fmt.Errorf("sync undo segment %d of %s: %w", s.sequence, d.path, err)
+		}
+	}
+	if len(logs) > 0 {
+		if err := d.dir.Sync(); err != nil {
+			return fmt.Errorf("sync undo directory of %s: %w", d.path, err)
+		}
+	}
+	if err := retry(func() error { return unix.Fdatasync(int(d.image.Fd())) }); err != nil {
+		return fmt.Errorf("sync %s: %w", d.path, err)
+	}
+	return nil
+}
+
+// Close closes image and segments without syncing them. A second Close is nil.
+func (d *Disk) Close() error {
+	d.syncing.Lock()
+	defer d.syncing.Unlock()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil
+	}
+	d.closed = true
+	return d.release()
+}
+
+func (d *Disk) release() error {
+	var all []error
+	for _, s := range d.segments {
+		all = append(all, s.file.Close())
+	}
+	for _, f := range []*os.File{d.dir, d.image} {
+		if f != nil {
+			all = append(all, f.Close())
+		}
+	}
+	return errors.Join(all...)
+}
