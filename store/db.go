@@ -81,7 +81,7 @@ func open(path string, o Options) (*DB, error) {
 	}
 	db := &DB{path: path, file: file, log: o.Log}
 	if err := db.start(); err != nil {
-		_ = file.Close()
+		_ = release(file)
 		return nil, err
 	}
 	if err := db.upgrade(o.Schema, current, created); err != nil {
@@ -118,7 +118,7 @@ func (db *DB) Close() (err error) {
 	db.close.Do(func() {
 		if why := db.broken.Load(); why != nil && errors.Is(*why, ErrCorrupt) {
 			// bbolt may have died holding its locks: take the file from under it.
-			err = db.file.Close()
+			err = release(db.file)
 			return
 		}
 		err = db.bolt.Close()

@@ -79,6 +79,12 @@ func lock(file *os.File, path string, deadline time.Time) (bool, error) {
 	return err == nil && os.SameFile(info, now), nil
 }
 
+// release closes a file that bbolt may still have mapped: a mapping keeps the
+// lock alive after the close.
+func release(file *os.File) error {
+	return errors.Join(unix.Flock(int(file.Fd()), unix.LOCK_UN), file.Close())
+}
+
 // create makes a new, empty store and gives it its name only when it is
 // complete on the disk: a file at path is never half made. An empty file at
 // path is therefore damage, not a new store.
