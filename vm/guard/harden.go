@@ -1,0 +1,78 @@
+package guard
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	mclOnFault      = 4  // MCL_ONFAULT: lock pages when they are touched, not the whole binary
+	guardPriority   = 40 // below the kernel's own interrupt threads (50)
+	guardOOMScore   = -999
+	heapLimit       = 48 << 20
+	guardProcessors = 4
+)
+
+// calm readies the Go runtime: nothing may stop the loop's thread in mid-work.
+// The loop allocates nothing in the steady state, so the collector has no work;
+// the limit is a backstop. The loop's thread must always find a free processor
+// when it wakes, also while another goroutine runs on a host with one core.
+func calm() {
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(heapLimit)
+	runtime.GOMAXPROCS(guardProcessors)
+}
+
+// hardened is what the host granted.
+type hardened struct{ locked, realTime bool }
+
+// harden protects the guard against swap, load and the OOM killer. It is called
+// after the spawn (QEMU must inherit none of it) on the thread of the loop. What
+// is refused is reported, not fatal: an unprivileged test host is still useful.
+func harden() (hardened, error) {
+	var h hardened
+	var errs []error
+	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | mclOnFault); err != nil {
+		errs = append(errs, fmt.Errorf("lock memory: %w", err))
+	} else {
+		h.locked = true
+	}
+	attr := unix.SchedAttr{
+		Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO,
+		Flags: unix.SCHED_FLAG_RESET_ON_FORK, Priority: guardPriority,
+	}
+	if err := unix.SchedSetAttr(0, &attr, 0); err != nil {
+		errs = append(errs, fmt.Errorf("set real-time priority: %w", err))
+	} else {
+		h.realTime = true
+	}
+	if err := writeProc("self", "oom_score_adj", guardOOMScore); err != nil {
+		errs = append(errs, fmt.Errorf("keep the OOM killer away: %w", err))
+	}
+	return h, errors.Join(errs...)
+}
+
+// limit applies l to QEMU right after its start, before it has other threads.
+func (c *child) limit(l Limits) error {
+	var errs []error
+	if l.OOMScoreAdj != nil {
+		errs = append(errs, writeProc(strconv.Itoa(c.pid), "oom_score_adj", *l.OOMScoreAdj))
+	}
+	if l.Nice != nil {
+		errs = append(errs, unix.Setpriority(unix.PRIO_PROCESS, c.pid, *l.Nice))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("set the limits of QEMU: %w", err)
+	}
+	return nil
+}
+
+func writeProc(pid, file string, value int) error {
+	return os.WriteFile("/proc/"+pid+"/"+file, []byte(strconv.Itoa(value)), 0)
+}

@@ -1,0 +1,170 @@
+package guard
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+)
+
+const (
+	answerPoll = 2 * time.Millisecond
+	// earlyBound is how long Start waits for QEMU's monitor to appear, only to
+	// report a QEMU that ends at once. The lease must be renewed soon after.
+	earlyBound = 500 * time.Millisecond
+)
+
+// Launcher starts `exe guard config` as a process that outlives the caller.
+type Launcher interface {
+	// Launch returns once the process was started. gone is closed when it is known
+	// to have ended; nil if that is not observed.
+	Launch(ctx context.Context, exe, config string, l Launch) (gone <-chan struct{}, err error)
+}
+
+// Start writes the configuration, has a guard started, and waits until it answers.
+// exe is the vmctl binary. If QEMU ends at once, or cannot be started, the error
+// carries its own last words; it is an ErrPastDeadline if the lease ended before.
+// ErrRunning: a guard runs for this guest already; Attach to it.
+func Start(ctx context.Context, exe string, l Launch, launcher Launcher) (*Client, error) {
+	if l.ID == "" {
+		l.ID = rand.Text()
+	}
+	fail := func(err error) (*Client, error) {
+		return nil, fmt.Errorf("start guest %s: %w", l.Guest.Name, err)
+	}
+	if err := l.Validate(); err != nil {
+		return fail(err)
+	}
+	if c, err := dial(ctx, l); err == nil {
+		c.Close()
+		return fail(fmt.Errorf("%w (socket %s)", ErrRunning, l.Socket))
+	}
+	if err := WriteLaunch(l); err != nil {
+		return fail(err)
+	}
+	output := fileSize(l.LogPath)
+	gone, err := launcher.Launch(ctx, exe, l.ConfigPath, l)
+	if err != nil {
+		return fail(err)
+	}
+	c, err := await(ctx, l, gone, output)
+	if err != nil {
+		return fail(err)
+	}
+	return c, nil
+}
+
+// await connects as soon as the new guard answers.
+func await(ctx context.Context, l Launch, gone <-chan struct{}, output int64) (*Client, error) {
+	for {
+		c, err := dial(ctx, l)
+		if err == nil {
+			if c, err = settle(ctx, c, l); err == nil {
+				return c, nil
+			}
+		}
+		if r, ok := recordOf(l); ok {
+			return nil, notStarted(r)
+		}
+		if errors.Is(err, ErrRunning) {
+			return nil, err
+		}
+		select {
+		case <-time.After(answerPoll):
+		case <-gone:
+			if r, ok := recordOf(l); ok {
+				return nil, notStarted(r)
+			}
+			return nil, fmt.Errorf("the guard ended before it answered: %s", lastWords(l.LogPath, output))
+		case <-ctx.Done():
+			return nil, fmt.Errorf("the guard does not answer (%w): %w; %s", err, ctx.Err(), lastWords(l.LogPath, output))
+		}
+	}
+}
+
+// settle identifies the guard and gives QEMU a moment to fail early. It takes over
+// c: on an error it is closed.
+func settle(ctx context.Context, c *Client, l Launch) (*Client, error) {
+	s, err := c.identify(ctx)
+	if err == nil && s.LaunchID != l.ID {
+		err = fmt.Errorf("%w (pid %d)", ErrRunning, s.GuardPID)
+	}
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	bound := time.After(earlyBound)
+	for l.QMPSocket != "" {
+		if _, err := os.Stat(l.QMPSocket); err == nil {
+			return c, nil
+		}
+		select {
+		case <-time.After(answerPoll):
+		case <-c.Done():
+			c.Close()
+			return nil, ErrGone
+		case <-bound:
+			return c, nil
+		case <-ctx.Done():
+			c.Close()
+			return nil, ctx.Err()
+		}
+	}
+	return c, nil
+}
+
+// recordOf finds the exit record of this launch, not one left by an earlier one.
+func recordOf(l Launch) (*ExitRecord, bool) {
+	r, err := ReadExitRecord(l.ExitPath)
+	if err != nil || r.LaunchID != l.ID {
+		return nil, false
+	}
+	return &r, true
+}
+
+func notStarted(r *ExitRecord) error {
+	switch r.Reason {
+	case ReasonExpired:
+		return fmt.Errorf("%w: %s", ErrPastDeadline, r.Message)
+	case ReasonFailed:
+		return errors.New(r.Message)
+	}
+	return &GoneError{Record: r, Detail: "it ended at once"}
+}
+
+func lastWords(path string, from int64) string {
+	if words := strings.TrimSpace(tail(path, from)); words != "" {
+		return "its log says:\n" + words
+	}
+	return "its log " + path + " says nothing"
+}
+
+// Attach connects to a running guard, as an agent does after a restart, and makes
+// sure that its QEMU is the process the guard means. ErrGone (a *GoneError, with
+// the exit record if there is one): there is nothing to adopt.
+func Attach(ctx context.Context, configPath string) (*Client, error) {
+	l, err := ReadLaunch(configPath)
+	if err != nil {
+		return nil, fmt.Errorf("adopt guest: %w", err)
+	}
+	c, err := dial(ctx, l)
+	if err == nil {
+		if _, err = c.identify(ctx); err != nil {
+			c.Close()
+		}
+	}
+	if err == nil {
+		return c, nil
+	}
+	if ctx.Err() == nil && goneLike(err) {
+		gone := &GoneError{Detail: err.Error()}
+		if r, readErr := ReadExitRecord(l.ExitPath); readErr == nil {
+			gone.Record = &r
+		}
+		err = gone
+	}
+	return nil, fmt.Errorf("adopt guest %s: %w", l.Guest.Name, err)
+}
