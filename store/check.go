@@ -18,7 +18,7 @@ func (db *DB) Check() (err error) {
 	if why := db.broken.Load(); why != nil && errors.Is(*why, ErrCorrupt) {
 		return *why
 	}
-	defer db.recoverDamage(&err)()
+	defer db.recoverDamage(&err, anyPanic)()
 	// A writable transaction, never committed: bbolt's check needs writers out.
 	return db.begin(true, func(tx *Tx) error {
 		// Ours first: bbolt's cannot be run on a damaged structure without

@@ -66,7 +66,7 @@ func Open(path string, o Options) (*DB, error) {
 }
 
 func open(path string, o Options) (*DB, error) {
-	file, created, err := openLocked(path, o.LockTimeout)
+	file, err := openLocked(path, o.LockTimeout)
 	if err != nil {
 		return nil, explainFull(err, path)
 	}
@@ -84,18 +84,18 @@ func open(path string, o Options) (*DB, error) {
 		_ = release(file)
 		return nil, err
 	}
-	if err := db.upgrade(o.Schema, current, created); err != nil {
+	if err := db.upgrade(o.Schema, current); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	db.removeStale(path)
-	o.Log.Debug("store: open", "path", path, "created", created, "schema", len(o.Schema), "transaction", current.txid)
+	o.Log.Debug("store: open", "path", path, "schema", len(o.Schema), "transaction", current.txid)
 	return db, nil
 }
 
 // start hands the locked file to bbolt. bbolt panics on damage it meets, and
 // reads past the end of a mapped file are faults: both become ErrCorrupt.
 func (db *DB) start() (err error) {
-	defer db.recoverDamage(&err)()
+	defer db.recoverDamage(&err, anyPanic)()
 	db.bolt, err = bolt.Open(db.path, 0o600, &bolt.Options{
 		PageSize:        pageSize,
 		InitialMmapSize: mapSize,
@@ -135,7 +135,7 @@ func (db *DB) View(fn func(*Tx) error) (err error) {
 	if why := db.broken.Load(); why != nil && errors.Is(*why, ErrCorrupt) {
 		return *why
 	}
-	defer db.recoverDamage(&err)()
+	defer db.recoverDamage(&err, damageOnly)()
 	return db.begin(false, func(tx *Tx) error { return fn(tx) })
 }
 
@@ -147,17 +147,28 @@ func (db *DB) Update(fn func(*Tx) error) (err error) {
 	if why := db.broken.Load(); why != nil {
 		return *why
 	}
-	defer db.recoverDamage(&err)()
+	defer db.recoverDamage(&err, damageOnly)()
 	return db.begin(true, func(tx *Tx) error {
 		if err := fn(tx); err != nil {
 			return err
 		}
-		id := tx.bolt.ID()
-		if err := tx.bolt.Commit(); err != nil {
-			return db.commitFailed(id, err)
+		if err := db.commit(tx.bolt); err != nil {
+			return err
+		}
+		for _, fn := range tx.hooks {
+			fn()
 		}
 		return nil
 	})
+}
+
+func (db *DB) commit(tx *bolt.Tx) (err error) {
+	defer db.recoverDamage(&err, anyPanic)()
+	id := tx.ID()
+	if err := tx.Commit(); err != nil {
+		return db.commitFailed(id, err)
+	}
+	return nil
 }
 
 func (db *DB) begin(write bool, fn func(*Tx) error) error {
@@ -170,7 +181,13 @@ func (db *DB) begin(write bool, fn func(*Tx) error) error {
 	tx := &Tx{bolt: inner}
 	defer func() {
 		tx.bolt = nil
-		_ = inner.Rollback() // after a commit: reports "closed", which is right
+		db.rollback(inner)
 	}()
 	return fn(tx)
+}
+
+func (db *DB) rollback(tx *bolt.Tx) {
+	var damage error // noted in db.broken, for the next to come
+	defer db.recoverDamage(&damage, anyPanic)()
+	_ = tx.Rollback() // after a commit: reports "closed", which is right
 }

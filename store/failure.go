@@ -37,36 +37,36 @@ func (db *DB) markBroken(err error) error {
 }
 
 // recoverDamage returns the function to defer around everything that lets bbolt
-// read the mapped file. Its assertions and memory faults (an unreadable sector,
-// a file cut short) become ErrCorrupt in *err; other panics go on.
-func (db *DB) recoverDamage(err *error) func() {
+// read the mapped file. Panics that take says are of its making become
+// ErrCorrupt in *err, other panics go on.
+func (db *DB) recoverDamage(err *error, take func(any) bool) func() {
 	before := debug.SetPanicOnFault(true)
 	return func() {
 		debug.SetPanicOnFault(before)
 		if p := recover(); p != nil {
-			what, ok := damage(p)
-			if !ok {
+			if !take(p) {
 				panic(p)
 			}
-			*err = db.markBroken(corrupt(db.path, "%s", what))
+			*err = db.markBroken(corrupt(db.path, "%v", p))
 		}
 	}
 }
 
-// damage tells the panics that a damaged file causes from programming errors.
-func damage(p any) (string, bool) {
+// anyPanic is for code that is all bbolt's.
+func anyPanic(any) bool { return true }
+
+// damageOnly is for code that is partly the caller's: it takes memory faults
+// (an unreadable sector, a file cut short) and bbolt's own words.
+func damageOnly(p any) bool {
 	switch p := p.(type) {
-	case interface {
-		error
-		Addr() uintptr
-	}:
-		return "cannot be read: " + p.Error(), true
+	case interface{ Addr() uintptr }:
+		return true
 	case string:
 		for _, sign := range []string{"assertion failed: ", "invalid freelist page", " already freed", "bolt.DB.meta()"} {
 			if strings.Contains(p, sign) {
-				return p, true
+				return true
 			}
 		}
 	}
-	return "", false
+	return false
 }

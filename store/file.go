@@ -18,26 +18,25 @@ const lockPoll = 20 * time.Millisecond
 
 // openLocked opens the file, creating it first where there is none, and locks
 // it. The lock belongs to the open file, so bbolt, given the same one, has it.
-func openLocked(path string, timeout time.Duration) (file *os.File, created bool, err error) {
+func openLocked(path string, timeout time.Duration) (*os.File, error) {
 	deadline := time.Now().Add(timeout)
 	for {
-		file, err = os.OpenFile(path, os.O_RDWR, 0)
+		file, err := os.OpenFile(path, os.O_RDWR, 0)
 		if errors.Is(err, fs.ErrNotExist) {
 			if err := create(path); err != nil && !errors.Is(err, fs.ErrExist) {
-				return nil, false, err
+				return nil, err
 			}
-			created = true
 			continue
 		} else if err != nil {
-			return nil, false, err
+			return nil, err
 		}
 		same, err := lock(file, path, deadline)
 		if err != nil {
 			_ = file.Close()
-			return nil, false, err
+			return nil, err
 		}
 		if same {
-			return file, created, nil
+			return file, nil
 		}
 		_ = file.Close()
 	}

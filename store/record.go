@@ -59,20 +59,30 @@ func decodeRecord(bucket, key, raw []byte, value any) (stamp, error) {
 	if checksum(bucket, key, body) != binary.BigEndian.Uint32(raw[1:]) {
 		return s, fmt.Errorf("%w: record %s %q has a wrong checksum", ErrCorrupt, name(bucket), key)
 	}
-	dec := msgpack.GetDecoder()
-	defer msgpack.PutDecoder(dec)
-	dec.Reset(bytes.NewReader(body))
-	var err error
+	s, err := decodeBody(body, value)
+	if err != nil {
+		return stamp{}, fmt.Errorf("%w: record %s %q does not decode: %w", ErrCorrupt, name(bucket), key, err)
+	}
+	return s, nil
+}
+
+// decodeBody also makes an error of a panic: msgpack panics on some values
+// that do not fit, such as nil for a time.Time, which a version that changed
+// the type of a field may well have written.
+func decodeBody(body []byte, value any) (s stamp, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("a value does not fit its type: %v", p)
+		}
+	}()
+	dec := msgpack.NewDecoder(bytes.NewReader(body))
 	if s.revision, err = dec.DecodeUint64(); err == nil {
 		s.epoch, err = dec.DecodeUint64()
 	}
 	if err == nil && value != nil {
 		err = dec.Decode(value)
 	}
-	if err != nil {
-		return stamp{}, fmt.Errorf("%w: record %s %q does not decode: %w", ErrCorrupt, name(bucket), key, err)
-	}
-	return s, nil
+	return s, err
 }
 
 func checksum(bucket, key, body []byte) uint32 {

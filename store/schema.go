@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strconv"
@@ -27,8 +28,8 @@ var (
 
 // upgrade refuses a file of a newer version before anything is written, and
 // runs the migrations an older one lacks, after a backup.
-func (db *DB) upgrade(schema []Migration, current meta, created bool) error {
-	version, err := db.version()
+func (db *DB) upgrade(schema []Migration, current meta) error {
+	version, empty, err := db.version()
 	if err != nil {
 		return err
 	}
@@ -42,7 +43,7 @@ func (db *DB) upgrade(schema []Migration, current meta, created bool) error {
 	if version == len(schema) {
 		return nil
 	}
-	if !created || version > 0 {
+	if !empty {
 		if err := db.BackupTo(backupName(db.path, version)); err != nil {
 			return fmt.Errorf("before the upgrade from version %d: %w", version, err)
 		}
@@ -65,8 +66,9 @@ func (db *DB) upgrade(schema []Migration, current meta, created bool) error {
 
 func backupName(path string, version int) string { return fmt.Sprintf("%s.v%d.bak", path, version) }
 
-// version reads the schema version of the file.
-func (db *DB) version() (version int, err error) {
+// version reads the schema version of the file, and whether nothing was ever
+// stored in it.
+func (db *DB) version() (version int, empty bool, err error) {
 	err = db.View(func(tx *Tx) error {
 		b := tx.bolt.Bucket(systemBucket)
 		if b == nil {
@@ -81,10 +83,13 @@ func (db *DB) version() (version int, err error) {
 			return fmt.Errorf("%s has %w: its file format is %d, this vmctl knows %d; install the vmctl that wrote it",
 				db.path, ErrSchema, format, fileFormat)
 		}
-		version = number
-		return nil
+		version, empty = number, true
+		return tx.bolt.ForEach(func(bucket []byte, _ *bolt.Bucket) error {
+			empty = empty && bytes.Equal(bucket, systemBucket)
+			return nil
+		})
 	})
-	return version, err
+	return version, empty, err
 }
 
 func setVersion(tx *bolt.Tx, version int) error {

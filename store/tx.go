@@ -11,17 +11,19 @@ import (
 // Tx is a running transaction. It is only valid inside the function given to
 // View or Update, and only on its goroutine.
 type Tx struct {
-	bolt *bolt.Tx
+	bolt  *bolt.Tx
+	hooks []func()
 }
 
 // Writable reports whether this is an Update.
 func (tx *Tx) Writable() bool { return tx.bolt != nil && tx.bolt.Writable() }
 
 // OnCommit has fn called after the transaction is durable, before Update
-// returns, on the same goroutine. It is not called if the transaction fails.
+// returns, on the same goroutine. It is not called if the transaction fails
+// or is a View.
 func (tx *Tx) OnCommit(fn func()) {
 	if tx.Writable() {
-		tx.bolt.OnCommit(fn)
+		tx.hooks = append(tx.hooks, fn)
 	}
 }
 

@@ -24,7 +24,6 @@ const (
 
 	flagBranch   = 0x01
 	flagLeaf     = 0x02
-	flagMeta     = 0x04
 	flagFreelist = 0x10
 )
 
@@ -33,6 +32,7 @@ var order = binary.NativeEndian // bbolt stores its pages as they are in memory
 // meta is the valid meta page with the highest transaction number.
 type meta struct {
 	slot         int
+	pageSize     uint32
 	root         uint64
 	freelist     uint64
 	pages        uint64 // first page never used
@@ -52,6 +52,9 @@ func verify(r io.ReaderAt, size int64) (meta, error) {
 	m, err := readMeta(r, size)
 	if err != nil {
 		return meta{}, err
+	}
+	if m.pageSize != pageSize {
+		return meta{}, fmt.Errorf("its page size is %d, not %d", m.pageSize, pageSize)
 	}
 	if m.pages < 4 || m.pages > uint64(size)/pageSize {
 		return meta{}, fmt.Errorf("the file is cut off: %d bytes, %d pages of %d are in use", size, m.pages, pageSize)
@@ -87,6 +90,8 @@ func readMeta(r io.ReaderAt, size int64) (meta, error) {
 	return best, nil
 }
 
+// parseMeta accepts what bbolt accepts, no more and no less: both must choose
+// the same of the two meta pages.
 func parseMeta(r io.ReaderAt, slot int) (meta, error) {
 	page := make([]byte, headerLen+metaLen)
 	if _, err := r.ReadAt(page, int64(slot)*pageSize); err != nil {
@@ -96,17 +101,16 @@ func parseMeta(r io.ReaderAt, slot int) (meta, error) {
 	sum := fnv.New64a()
 	sum.Write(b[:metaLen-8])
 	switch {
-	case order.Uint16(page[8:]) != flagMeta || order.Uint32(b) != boltMagic:
+	case order.Uint32(b) != boltMagic:
 		return meta{}, errors.New("not a meta page")
 	case order.Uint32(b[4:]) != boltVersion:
 		return meta{}, fmt.Errorf("version %d", order.Uint32(b[4:]))
 	case order.Uint64(b[metaLen-8:]) != sum.Sum64():
 		return meta{}, errors.New("wrong checksum")
-	case order.Uint32(b[8:]) != pageSize:
-		return meta{}, fmt.Errorf("page size %d", order.Uint32(b[8:]))
 	}
 	return meta{
 		slot:     slot,
+		pageSize: order.Uint32(b[8:]),
 		root:     order.Uint64(b[16:]),
 		freelist: order.Uint64(b[32:]),
 		pages:    order.Uint64(b[40:]),
