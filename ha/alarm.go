@@ -1,0 +1,94 @@
+package ha
+
+import (
+	"fmt"
+	"sort"
+)
+
+// AlarmKind names a condition an operator should know of.
+type AlarmKind string
+
+// Alarm kinds.
+const (
+	AlarmPeer        AlarmKind = "peer-lost"
+	AlarmWitness     AlarmKind = "witness-lost"
+	AlarmMode        AlarmKind = "witness-not-in-force" // guests still without leases
+	AlarmUnprotected AlarmKind = "unprotected"          // the replica is not in sync
+	AlarmLeaseLow    AlarmKind = "lease-expiring"
+	AlarmLeaseOut    AlarmKind = "lease-expired"
+	AlarmStorage     AlarmKind = "storage"
+	AlarmClock       AlarmKind = "clock"
+	AlarmPromise     AlarmKind = "promise-stuck" // a claim without an answer
+)
+
+type alarmKey struct {
+	kind  AlarmKind
+	guest GuestID
+}
+
+// alarm raises or clears a condition, once each.
+func (c *Core) alarm(kind AlarmKind, guest GuestID, on bool, text string) {
+	key := alarmKey{kind, guest}
+	i := sort.Search(len(c.alarms), func(i int) bool {
+		k := c.alarms[i]
+		return k.kind > kind || (k.kind == kind && k.guest >= guest)
+	})
+	raised := i < len(c.alarms) && c.alarms[i] == key
+	if raised == on {
+		return
+	}
+	if on {
+		c.alarms = append(c.alarms, alarmKey{})
+		copy(c.alarms[i+1:], c.alarms[i:])
+		c.alarms[i] = key
+	} else {
+		c.alarms = append(c.alarms[:i], c.alarms[i+1:]...)
+		text = ""
+	}
+	c.do(Alarm{Kind: kind, Guest: guest, On: on, Text: text})
+}
+
+// watch raises and clears the alarms that follow from the state.
+func (c *Core) watch() {
+	peer, witness := c.peer(), c.cluster.arbiter()
+	c.silence(AlarmPeer, peer)
+	c.silence(AlarmWitness, witness)
+	unleased := false
+	for i := range c.guests {
+		g := &c.guests[i]
+		r := g.rec
+		mine := r.Owner == c.self && !r.Gone
+		unleased = unleased || (mine && witness != "" && r.Bound != witness)
+		c.alarm(AlarmUnprotected, r.Guest, mine && peer != "" && r.Run && r.Level != LevelNone && r.Outdated,
+			"the replica on the peer is not in sync")
+		left := c.deadline(g) - c.now
+		leased := mine && r.Run && c.now-c.start > Time(c.timing.Lease)
+		c.alarm(AlarmLeaseOut, r.Guest, leased && left <= 0, "no lease: the guest may not execute until the peer or the witness acknowledges one")
+		c.alarm(AlarmLeaseLow, r.Guest, leased && left > 0 && left < Time(c.timing.Lease)/2, "the lease is about to end: neither the peer nor the witness acknowledges it")
+		stuck := r.Promised != 0 && g.cand.claimID != 0 && !c.hears(r.Arbiter)
+		c.alarm(AlarmPromise, r.Guest, stuck, "a takeover was begun and the witness does not answer; the guest cannot run before it does")
+	}
+	c.alarm(AlarmMode, "", unleased, "the witness is configured, but guests do not live under its leases yet")
+}
+
+func (c *Core) silence(kind AlarmKind, id NodeID) {
+	if id == "" {
+		c.alarm(kind, "", false, "")
+		return
+	}
+	at := c.contact(id).at
+	if c.now-at <= c.window {
+		c.alarm(kind, "", false, "")
+		return
+	}
+	c.alarm(kind, "", true, fmt.Sprintf("%s was not heard for %s", id, age(c.now, at)))
+}
+
+// clearAlarms ends the alarms of a guest that is removed.
+func (c *Core) clearAlarms(id GuestID) {
+	for i := len(c.alarms) - 1; i >= 0; i-- {
+		if c.alarms[i].guest == id {
+			c.alarm(c.alarms[i].kind, id, false, "")
+		}
+	}
+}

@@ -1,0 +1,353 @@
+package ha
+
+import (
+	"fmt"
+	"sort"
+)
+
+// Setup is what a node starts from. Boot must be higher than in every earlier
+// incarnation, and stored before it is used. Start is the local time of the
+// start; Cluster and Records are what was persisted.
+type Setup struct {
+	Self    NodeID
+	Boot    uint64
+	Timing  Timing
+	Start   Time
+	Cluster Cluster
+	Records []Record
+}
+
+// Core decides for one node: holder of the guests it owns, candidate and
+// granter for those of its peer. Not safe for concurrent use.
+type Core struct {
+	voter
+	cluster     Cluster
+	clusterDisk Cluster
+	clusterSafe bool // clusterDisk is what the store holds
+
+	seq      uint64
+	claims   uint64 // last claim id
+	arms     uint64 // last arm number
+	beatAt   Time
+	urgent   bool
+	sent     []sentBeat
+	contacts []contact // sorted by id
+	peerUp   bool
+	peerBeat Time // last heartbeat of the peer
+	lastTick Time
+	retry    []Event
+	alarms   []alarmKey // raised ones, sorted
+
+	step Event // the one under way
+	undo *Core
+}
+
+// sentBeat is the send time of a heartbeat or claim; leases count from it.
+type sentBeat struct {
+	seq uint64
+	at  Time
+}
+
+// contact is when a voter was last heard, and its incarnation.
+type contact struct {
+	id   NodeID
+	at   Time
+	boot uint64
+}
+
+// NewCore returns a core that holds no lease yet.
+func NewCore(s Setup) (*Core, error) {
+	if s.Self == "" || s.Boot == 0 {
+		return nil, fmt.Errorf("ha core: it needs a node name and an incarnation number")
+	}
+	if err := s.Timing.Validate(); err != nil {
+		return nil, err
+	}
+	if s.Cluster.Nodes == [2]NodeID{} {
+		s.Cluster.Nodes[0], s.Cluster.Mode = s.Self, ModeNone
+	}
+	if !s.Cluster.has(s.Self) {
+		return nil, fmt.Errorf("ha core: %s is not a node of its own cluster %v", s.Self, s.Cluster.Nodes)
+	}
+	c := &Core{
+		voter:   newVoter(s.Self, s.Boot, s.Timing, s.Start, s.Records),
+		cluster: s.Cluster, clusterDisk: s.Cluster, clusterSafe: true,
+		beatAt: s.Start - Time(s.Timing.Heartbeat), peerBeat: s.Start, lastTick: s.Start,
+		urgent: true,
+	}
+	return c, nil
+}
+
+// Step handles one event that happened at now and returns what to do about it.
+func (c *Core) Step(now Time, ev Event) []Action {
+	if failed, ok := ev.(PersistFailed); ok {
+		return c.recover(failed)
+	}
+	c.step = ev
+	c.save()
+	c.clock(now, ev)
+	if c.stored && c.broken {
+		c.broken = false
+		c.alarm(AlarmStorage, "", false, "")
+	}
+	if _, tick := ev.(Tick); tick {
+		again := c.retry
+		c.retry = nil
+		for _, e := range again {
+			c.handle(e)
+		}
+	}
+	c.handle(ev)
+	c.settle()
+	var durable []Action
+	if !c.clusterSafe || c.clusterDisk != c.cluster {
+		durable = append(durable, PersistCluster{Cluster: c.cluster})
+		c.clusterDisk, c.clusterSafe = c.cluster, true
+	}
+	return c.flush(durable)
+}
+
+func (c *Core) handle(ev Event) {
+	switch e := ev.(type) {
+	case Received:
+		c.message(e.Message)
+	case PeerLink:
+		c.urgent = c.urgent || (e.Up && !c.peerUp)
+		c.peerUp = e.Up
+	case WitnessLink:
+		c.urgent = c.urgent || e.Up
+	case Own:
+		c.own(e)
+	case Forget:
+		c.forget(e)
+	case SetRun:
+		c.setRun(e)
+	case SetLevel:
+		c.setLevel(e)
+	case SetCluster:
+		c.setCluster(e)
+	case ReplicaState:
+		c.replicaState(e)
+	case CandidateState:
+		c.candidateState(e)
+	case Armed:
+		c.armed(e)
+	case TakenOver:
+		c.takenOver(e)
+	case Promote:
+		c.promote(e)
+	case Handover:
+		c.handover(e)
+	}
+}
+
+// settle draws the conclusions of the event for every guest, then speaks.
+func (c *Core) settle() {
+	for i := range c.guests {
+		g := &c.guests[i]
+		switch {
+		case g.rec.Owner == c.self:
+			c.hold(g)
+		default:
+			c.stand(g)
+		}
+	}
+	c.bury()
+	if c.urgent || c.now-c.beatAt >= Time(c.timing.Heartbeat) {
+		c.beat()
+	}
+	c.watch()
+}
+
+// clock keeps time from running backwards and notices a late tick.
+func (c *Core) clock(now Time, ev Event) {
+	if now < c.now {
+		c.alarm(AlarmClock, "", true, fmt.Sprintf("the clock went back by %s", age(c.now, now)))
+		return
+	}
+	c.now = now
+	if _, tick := ev.(Tick); !tick {
+		return
+	}
+	late := now - c.lastTick
+	c.alarm(AlarmClock, "", late > Time(c.timing.Lease)/2, fmt.Sprintf("the agent did not run for %s", age(now, c.lastTick)))
+	c.lastTick = now
+}
+
+func (c *Core) peer() NodeID { return c.cluster.peerOf(c.self) }
+
+func (c *Core) message(m Message) {
+	from := m.Sender()
+	if from == "" || (from != c.peer() && !c.witnessInUse(from)) {
+		return
+	}
+	switch m := m.(type) {
+	case Heartbeat:
+		if from == c.peer() {
+			c.heartbeat(m)
+		}
+	case Ack:
+		c.heard(from, m.FromBoot)
+		if m.Boot == c.boot {
+			c.acked(m)
+		}
+	case AskReply:
+		c.heard(from, m.FromBoot)
+		if m.Boot == c.boot {
+			c.answered(m)
+		}
+	case ClaimReply:
+		c.heard(from, m.FromBoot)
+		if m.Boot == c.boot {
+			c.claimAnswered(m)
+		}
+	}
+}
+
+// heartbeat is the granter's side of a node.
+func (c *Core) heartbeat(m Heartbeat) {
+	c.heard(m.From, m.Boot)
+	if !c.fresh(m.From, m.Boot, m.Seq) {
+		return
+	}
+	c.peerBeat = c.now
+	if m.Cluster.newerThan(c.cluster) && c.clusterRefusal(m.Cluster) == "" {
+		c.changeCluster(m.Cluster)
+	}
+	for _, r := range m.Handovers {
+		c.gift(m.From, r)
+	}
+	ack := c.receive(m)
+	c.compare()
+	for _, r := range m.Renewals {
+		if g := c.find(r.Guest); g != nil && g.rec.Handed && r.Epoch >= g.rec.Epoch {
+			g.rec.Handed = false
+		}
+	}
+	c.do(Send{To: m.From, Message: ack})
+}
+
+// beat sends the same heartbeat to every voter that may acknowledge a lease.
+func (c *Core) beat() {
+	c.beatAt, c.urgent = c.now, false
+	to := c.voters()
+	if len(to) == 0 {
+		return
+	}
+	hb := Heartbeat{From: c.self, Boot: c.boot, Seq: c.nextSeq(), Cluster: c.cluster}
+	for i := range c.guests {
+		r := c.guests[i].rec
+		if r.Owner == c.self {
+			hb.Renewals = append(hb.Renewals, r.shared())
+		}
+		if r.Handed {
+			hb.Handovers = append(hb.Handovers, r.shared())
+		}
+	}
+	for _, id := range to {
+		c.do(Send{To: id, Message: hb})
+	}
+}
+
+// voters lists the peer and every witness in use, in a fixed order.
+func (c *Core) voters() []NodeID {
+	var to []NodeID
+	if p := c.peer(); p != "" {
+		to = append(to, p)
+	}
+	var witnesses []NodeID
+	add := func(id NodeID) {
+		if id == "" {
+			return
+		}
+		for _, w := range witnesses {
+			if w == id {
+				return
+			}
+		}
+		witnesses = append(witnesses, id)
+	}
+	add(c.cluster.arbiter())
+	for i := range c.guests {
+		r := c.guests[i].rec
+		if r.Owner == c.self {
+			add(r.Bound)
+		}
+		if r.Promised != 0 {
+			add(r.Arbiter)
+		}
+	}
+	sort.Slice(witnesses, func(i, j int) bool { return witnesses[i] < witnesses[j] })
+	return append(to, witnesses...)
+}
+
+func (c *Core) witnessInUse(id NodeID) bool {
+	if id == c.cluster.arbiter() {
+		return true
+	}
+	for i := range c.guests {
+		r := c.guests[i].rec
+		if (r.Owner == c.self && r.Bound == id) || (r.Promised != 0 && r.Arbiter == id) {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *Core) nextSeq() uint64 {
+	c.seq++
+	old := 0
+	for old < len(c.sent) && c.now-c.sent[old].at > Time(c.timing.Lease) {
+		old++
+	}
+	c.sent = append(c.sent[old:], sentBeat{seq: c.seq, at: c.now})
+	return c.seq
+}
+
+// leaseFrom is the deadline an acknowledgement of Seq gives: counted from the
+// send time, because the granter counts its wait from later. 0 if too old.
+func (c *Core) leaseFrom(seq uint64) Time {
+	if c.mutant.has(mutantLeaseFromReceipt) {
+		return c.now + Time(c.timing.Lease)
+	}
+	for i := range c.sent {
+		if c.sent[i].seq == seq {
+			return c.sent[i].at + Time(c.timing.Lease)
+		}
+	}
+	return 0
+}
+
+func (c *Core) heard(id NodeID, boot uint64) {
+	i := sort.Search(len(c.contacts), func(i int) bool { return c.contacts[i].id >= id })
+	if i == len(c.contacts) || c.contacts[i].id != id {
+		c.contacts = append(c.contacts, contact{})
+		copy(c.contacts[i+1:], c.contacts[i:])
+		c.contacts[i] = contact{id: id}
+	}
+	c.contacts[i].at = c.now
+	c.contacts[i].boot = max(c.contacts[i].boot, boot)
+}
+
+// contact returns when a voter was last heard and its incarnation; never heard
+// is the start of this core and incarnation 0.
+func (c *Core) contact(id NodeID) contact {
+	for _, k := range c.contacts {
+		if k.id == id {
+			return k
+		}
+	}
+	return contact{id: id, at: c.start}
+}
+
+// hears says whether a voter was heard within the window.
+func (c *Core) hears(id NodeID) bool {
+	k := c.contact(id)
+	return k.boot != 0 && c.now-k.at <= c.window
+}
+
+func (c *Core) reply(id uint64, code Code, text string) {
+	if id != 0 {
+		c.do(Reply{ID: id, Code: code, Text: text})
+	}
+}

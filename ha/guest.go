@@ -1,0 +1,57 @@
+package ha
+
+// guest is everything one voter knows about a guest. Plain values only: a copy
+// of the struct is a copy of the state.
+type guest struct {
+	rec   Record
+	disk  Record // what was last given to Persist
+	saved bool   // disk is what the store holds, as far as we know
+
+	// granted is when this voter last acknowledged a lease of the guest, at the
+	// earliest its own start: acknowledgements of an earlier incarnation are not
+	// known any more. So one comparison is lease wait and restart wait in one.
+	granted Time
+
+	hold holding
+	cand candidacy
+	note Verdict
+}
+
+// holding is the owner's side: leases and what the other voters have stored.
+type holding struct {
+	peer       Time   // deadline the peer's acknowledgements give
+	witness    Time   // deadline the witness' acknowledgements give
+	from       NodeID // the witness the two witness fields are about
+	peerRev    uint64 // highest revision the peer has stored
+	witnessRev uint64 // highest revision the witness has stored
+	deadline   Time   // last one given to the guard
+	quiet      Time   // no lease may be used before: own acknowledgements of the former owner's leases
+	arm        uint64 // non-zero: the guard is being moved from Forever to a lease
+	armFor     NodeID // the witness it is being moved to
+	armSent    bool
+	sure       bool // without a lease: nobody promoted the guest while we were away
+	takeSent   bool // TakeOver was emitted by this incarnation
+	detach     bool // the engine waits for Detached
+	settled    uint64
+}
+
+// candidacy is the standby's side.
+type candidacy struct {
+	ready    bool
+	epoch    uint64
+	sequence uint64
+
+	askFirst uint64 // Seq of this candidacy's first question, 0: none
+	askedAt  Time
+	claimID  uint64 // outstanding claim, 0: none
+	claimTo  uint64
+	claimAt  Time // last sending
+	force    bool
+	forceID  uint64 // request to answer
+	forceEnd Time
+}
+
+// ended clears all but the replica's own state.
+func (c candidacy) ended() candidacy {
+	return candidacy{ready: c.ready, epoch: c.epoch, sequence: c.sequence}
+}

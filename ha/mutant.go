@@ -1,0 +1,18 @@
+package ha
+
+// mutant switches off single rules of the protocol. Tests set it to show that
+// the simulator finds what then goes wrong; production code never does.
+type mutant uint
+
+const (
+	mutantLeaseFromReceipt mutant = 1 << iota
+	mutantNoPromise
+	mutantNoRestartWait
+	mutantAckAfterPromise
+	mutantDetachAtOnce
+	mutantForeverAtOnce
+	mutantNoQuiet
+	mutantOldWitnessClaims
+)
+
+func (m mutant) has(x mutant) bool { return m&x != 0 }
