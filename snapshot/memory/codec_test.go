@@ -49,7 +49,7 @@ func apply(t testing.TB, chunks []Chunk, to *File, pages uint64) *Digest {
 
 func TestPeerFollowsTheSource(t *testing.T) {
 	const size = 6<<20 + 3*PageSize
-	for seed := range uint64(12) {
+	for seed := range uint64(8) {
 		rng := rand.New(rand.NewPCG(seed, 0))
 		g := newGuest(t, size)
 		live, shadow, delta := g.open(t)
@@ -59,7 +59,7 @@ func TestPeerFollowsTheSource(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer peer.Close()
-		for round := range 6 {
+		for round := range 5 {
 			if round == 2 {
 				clear(g.ram[1<<20 : 5<<20]) // long zero runs
 			}
@@ -194,9 +194,9 @@ func TestDamagedChunksAreRefused(t *testing.T) {
 func FuzzDecoder(f *testing.F) {
 	g := newGuest(f, 1<<20)
 	live, shadow, delta := g.open(f)
-	scribble(rand.New(rand.NewPCG(7, 7)), g.ram, 40)
+	g.page(3)[5], g.page(4)[6], g.page(9)[0] = 1, 2, 3 // small seeds: fuzzing is slow on large ones
 	mustScan(f, live, shadow, delta, Options{})
-	g.ram[0]++
+	_ = delta.Add(Run{100, 50})
 	for _, compress := range []bool{false, true} {
 		chunks, _ := encode(f, shadow, delta, EncodeOptions{Compress: compress})
 		f.Add([]byte(chunks[0]), false)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	"vmctl/snapshot/memory"
 )
@@ -87,9 +86,33 @@ func (r *Replica) stage(ctx context.Context, b Begin) (*staged, error) {
 	return s, nil
 }
 
+// stillGood tells whether a staged checkpoint may be committed now. The caller
+// holds the commit lock.
+func (r *Replica) stillGood(s *staged) error {
+	if err := r.admit(s.begin); err != nil {
+		return err
+	}
+	if s.loads != r.loads {
+		return fmt.Errorf("what was staged of checkpoint %d/%d was swept away after a failure: %w", s.begin.Epoch, s.begin.Sequence, ErrFailed)
+	}
+	return nil
+}
+
+// mayCommit is stillGood for a caller without the lock: a forecast.
+func (r *Replica) mayCommit(ctx context.Context, s *staged) error {
+	if err := r.acquire(ctx); err != nil {
+		return err
+	}
+	defer r.release()
+	return r.stillGood(s)
+}
+
 // commit makes a staged checkpoint the replica's.
 func (r *Replica) commit(ctx context.Context, s *staged, end *End) error {
 	if err := s.verify(end); err != nil {
+		return err
+	}
+	if err := r.mayCommit(ctx, s); err != nil { // do not wait for what cannot be
 		return err
 	}
 	wait, cancel := context.WithTimeout(ctx, r.cfg.MarkTimeout)
@@ -101,11 +124,8 @@ func (r *Replica) commit(ctx context.Context, s *staged, end *End) error {
 		return err
 	}
 	defer r.release()
-	if err := r.admit(s.begin); err != nil {
+	if err := r.stillGood(s); err != nil {
 		return err
-	}
-	if s.loads != r.loads {
-		return fmt.Errorf("what was staged of checkpoint %d/%d was swept away after a failure: %w", s.begin.Epoch, s.begin.Sequence, ErrFailed)
 	}
 	// Under the lock: TakeOver closes the disks under it.
 	if err := r.cfg.Disks.Sync(); err != nil {
@@ -158,50 +178,4 @@ func (r *Replica) settle(s *staged, old *record) error {
 		r.cfg.Log.Warn("cannot shorten the disks' undo log", "guest", r.cfg.Name, "error", err)
 	}
 	return nil
-}
-
-// Status is where a replica stands.
-type Status struct {
-	Floor    uint64 // epochs below are refused
-	Epoch    uint64 // of the committed checkpoint
-	Sequence uint64 // of the committed checkpoint, 0 if there is none
-	Root     uint64 // sequence of the full image it started from
-	Time     int64  // wall clock of its pause, ns since 1970
-	RunState string // of the guest before that pause
-	Memory   bool   // its RAM is here
-	Complete bool   // it can be taken over
-	Void     string // why there is none, after Void
-	RAMPath  string // its RAM file; changes with every full image
-	RAMSize  int64  // bytes
-	Bytes    int64  // memory taken by the RAM file
-	Blob     int    // bytes of device state
-}
-
-// Status waits for a commit under way.
-func (r *Replica) Status(ctx context.Context) (Status, error) {
-	if err := r.acquire(ctx); err != nil {
-		return Status{}, fmt.Errorf("status of the replica of %s: %w", r.cfg.Name, err)
-	}
-	defer r.release()
-	s := Status{Floor: r.floor.Load()}
-	if r.rec.Void != nil && r.rec.Commit == nil {
-		s.Void = r.rec.Void.Reason
-	}
-	c := r.rec.Commit
-	if c == nil {
-		return s, nil
-	}
-	s.Epoch, s.Sequence, s.Root, s.Time = c.Begin.Epoch, c.Begin.Sequence, c.Begin.Root, c.Begin.Time
-	s.RunState, s.RAMSize, s.Blob = c.Begin.RunState, c.Begin.RAMSize, len(c.BlobData)
-	s.Memory = r.memory
-	s.Complete = s.Memory && r.broken == nil
-	if s.Memory {
-		s.RAMPath = r.ramPath(c.RAM)
-		bytes, err := memory.Allocated(s.RAMPath)
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return s, err
-		}
-		s.Bytes = bytes
-	}
-	return s, nil
 }

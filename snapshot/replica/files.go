@@ -124,7 +124,12 @@ func (r *ramFile) Zero(off, length int64) error {
 	return r.file.Zero(off, length)
 }
 
-// reserve has no effect that a crash could show.
-func (r *ramFile) reserve(off, length int64) error { return r.file.Reserve(off, length) }
+// reserve makes sure of memory; what the pages read as stays.
+func (r *ramFile) reserve(off, length int64) error {
+	if err := r.files.ask("reserve", r.path); err != nil {
+		return err
+	}
+	return r.file.Reserve(off, length)
+}
 
 func (r *ramFile) Close() error { return r.file.Close() }
