@@ -30,12 +30,12 @@ func (r *Receiver) Serve(ctx context.Context, stream Stream) error {
 	defer stream.Close()
 	stop := context.AfterFunc(ctx, func() { stream.Close() })
 	defer stop()
-	hello, err := greet(stream)
-	if err != nil {
-		return fmt.Errorf("replica of %s: %w", r.opts.Guest, err)
-	}
 	s := &session{r: r, stream: stream, wake: make(chan struct{}, 1), hashes: make(chan HashRequest, 64)}
-	if s.disks, s.generation, err = r.admit(stream, hello); err == nil {
+	hello, err := greet(stream)
+	if err == nil {
+		s.disks, s.generation, err = r.admit(stream, hello)
+	}
+	if err == nil {
 		r.log.Info("replica follows its owner", "epoch", hello.Epoch)
 		err = s.run(ctx)
 		r.leave(s.generation)

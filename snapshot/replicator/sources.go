@@ -61,9 +61,12 @@ func (s *sources) drop(disk int, source Source) {
 
 // close closes all views, after the last read.
 func (s *sources) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for i, source := range s.open {
 		if source != nil {
-			s.drop(i, source)
+			s.open[i] = nil
+			source.Close()
 		}
 	}
 }

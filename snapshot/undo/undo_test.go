@@ -159,14 +159,14 @@ func TestRefusals(t *testing.T) {
 	d := mustOpen(t, path, 10000)
 	must(t, d.Mark(5))
 	for name, c := range map[string]struct{ err, want error }{
-		"same marker":       {d.Mark(5), ErrMarker},
-		"older marker":      {d.Mark(4), ErrMarker},
-		"rollback nowhere":  {d.Rollback(4), ErrMarker},
-		"zero outside":      {d.Zero(9999, 2), ErrRange},
-		"negative":          {d.Zero(-1, 2), ErrRange},
-		"write outside":     {second(d.WriteAt(make([]byte, 2), 9999)), ErrRange},
-		"offset overflows":  {second(d.ReadAt(make([]byte, 2), 1<<63-1)), ErrRange},
-		"open twice":        {second(Open(path, 10000)), ErrInUse},
+		"same marker":      {d.Mark(5), ErrMarker},
+		"older marker":     {d.Mark(4), ErrMarker},
+		"rollback nowhere": {d.Rollback(4), ErrMarker},
+		"zero outside":     {d.Zero(9999, 2), ErrRange},
+		"negative":         {d.Zero(-1, 2), ErrRange},
+		"write outside":    {second(d.WriteAt(make([]byte, 2), 9999)), ErrRange},
+		"offset overflows": {second(d.ReadAt(make([]byte, 2), 1<<63-1)), ErrRange},
+		"open twice":       {second(Open(path, 10000)), ErrInUse},
 	} {
 		if !errors.Is(c.err, c.want) {
 			t.Errorf("%s: %v, want %v", name, c.err, c.want)

@@ -1,0 +1,157 @@
+package replicator
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Guests write while the compare reads slowly, links are cut and come back: in
+// the end, and at every marker, replica and disk are equal.
+func TestReplicaEqualsTheDiskWhateverHappens(t *testing.T) {
+	for seed := range uint64(12) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			random := rand.New(rand.NewPCG(seed, 3))
+			size := 3<<20 + random.IntN(100_000)
+			g := newRig(t, size, func(o *Options) { o.AckDeadline = 50 * time.Millisecond })
+			for _, l := range g.live {
+				l.slow = func() { time.Sleep(time.Millisecond) }
+			}
+			for range 4 {
+				c := g.attach()
+				g.guests(random, size, 60) // four at once, while the compare runs
+				if random.IntN(2) == 0 {
+					g.waitInSync(t)
+					must(t, g.same())
+				}
+				cut := make(chan struct{})
+				go func() {
+					defer close(cut)
+					time.Sleep(time.Duration(random.IntN(3000)) * time.Microsecond)
+					c.cut()
+				}()
+				g.guests(rand.New(rand.NewPCG(seed, 4)), size, 60) // while the link is cut
+				<-cut
+			}
+			g.attach()
+			g.guests(random, size, 30)
+			g.waitInSync(t)
+			must(t, g.same())
+			g.stop()
+		})
+	}
+}
+
+// waitInSync attaches again whenever the machine was too slow for the deadline.
+func (g *rig) waitInSync(t *testing.T) {
+	t.Helper()
+	eventually(t, "in sync", func() bool {
+		s := g.owner.State()
+		if s.Phase == Detached {
+			g.attach()
+			time.Sleep(10 * time.Millisecond)
+		}
+		return s.Phase == InSync
+	})
+}
+
+// guests lets four writers write, each in its own stripes of 1 KiB so that none
+// writes over another's unfinished write, which no guest does either.
+func (g *rig) guests(random *rand.Rand, size, writes int) {
+	var all sync.WaitGroup
+	for guest := range 4 {
+		mine := rand.New(rand.NewPCG(random.Uint64(), 5))
+		all.Go(func() {
+			for range writes {
+				stripe := mine.IntN(size/1024/4)*4 + guest
+				if mine.IntN(2) == 0 {
+					stripe = 4*mine.IntN(8) + guest // a hot place
+				}
+				off := stripe * 1024
+				p := bytes.Repeat([]byte{byte(mine.Uint32())}, 1+mine.IntN(min(1024, size-off)))
+				if err := g.write(mine.IntN(2), p, int64(off)); err != nil {
+					g.t.Errorf("write: %v", err)
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+func TestSpans(t *testing.T) {
+	holes := merge([]span{{50, 60}, {10, 20}, {15, 30}, {30, 31}, {90, 200}, {-5, 2}})
+	if want := []span{{-5, 2}, {10, 31}, {50, 60}, {90, 200}}; !slices.Equal(holes, want) {
+		t.Fatalf("merged: %v", holes)
+	}
+	for whole, want := range map[span][]span{
+		{0, 100}:  {{2, 10}, {31, 50}, {60, 90}},
+		{0, 2}:    nil,
+		{12, 30}:  nil,
+		{20, 55}:  {{31, 50}},
+		{31, 50}:  {{31, 50}},
+		{55, 70}:  {{60, 70}},
+		{60, 300}: {{60, 90}, {200, 300}},
+	} {
+		if got := subtract(whole, holes); !slices.Equal(got, want) {
+			t.Errorf("%v without %v: %v, want %v", whole, holes, got, want)
+		}
+	}
+}
+
+// A batch remembers what was forwarded into it exactly, also when it is much.
+func TestTouchedIsExact(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 1))
+	b := &batch{disk: 1, off: batchSize, length: batchSize}
+	l := &link{batches: map[*batch]struct{}{b: {}}}
+	touched := make([]bool, batchSize)
+	for range 3 * mergeAbove {
+		disk, off, length := random.IntN(2), int64(random.IntN(3*batchSize)), int64(1+random.IntN(3000))
+		l.touch(disk, off, length)
+		for at := off; at < off+length && disk == 1; at++ {
+			if at >= b.off && at < b.off+b.length {
+				touched[at-b.off] = true
+			}
+		}
+	}
+	left := make([]bool, batchSize)
+	for _, s := range subtract(span{b.off, b.off + b.length}, merge(b.touched)) {
+		for at := s.from; at < s.to; at++ {
+			left[at-b.off] = true
+		}
+	}
+	for i := range touched {
+		if touched[i] == left[i] {
+			t.Fatalf("byte %d: touched %v, left over %v", i, touched[i], left[i])
+		}
+	}
+}
+
+func TestWork(t *testing.T) {
+	w := newWork([]Disk{{Size: batchSize*70 + 1}, {Size: 5}})
+	w.addAll()
+	w.add(0, batchSize-1, 2) // there already
+	var bytes int64
+	for !w.finished() {
+		_, _, length, ok := w.take()
+		if !ok {
+			t.Fatalf("nothing to take with %d to do", w.todo)
+		}
+		bytes += length
+		w.done()
+	}
+	if bytes != batchSize*70+6 || w.compared() != bytes {
+		t.Fatalf("%d bytes taken, %d compared", bytes, w.compared())
+	}
+	w.add(0, batchSize-1, 2)
+	if w.todo != 2 || w.finished() {
+		t.Fatalf("a range across two batches: %d to do", w.todo)
+	}
+	if disk, off, length, ok := w.take(); disk != 0 || off != 0 || length != batchSize || !ok {
+		t.Fatalf("took %d %d %d", disk, off, length)
+	}
+}
