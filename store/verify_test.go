@@ -91,7 +91,7 @@ func TestDamagedFiles(t *testing.T) {
 	good := sample(t, dir)
 	path := filepath.Join(dir, "damaged.db")
 	random := rand.New(rand.NewPCG(5, 6))
-	for range 700 {
+	for range 400 {
 		data := bytes.Clone(good)
 		for range random.IntN(3) + 1 {
 			page := random.IntN((len(data) + pageSize - 1) / pageSize)
@@ -108,7 +108,7 @@ func TestDamagedFiles(t *testing.T) {
 		tryDamaged(t, path, data)
 	}
 	// Whole pages in the wrong place, as a lost or misdirected write leaves them.
-	for range 150 {
+	for range 100 {
 		data := bytes.Clone(good)
 		pages := len(data) / pageSize
 		from, to := random.IntN(pages), random.IntN(pages)
