@@ -16,7 +16,7 @@ func (r *Replicator) keep(ctx context.Context) {
 	var told State
 	for ctx.Err() == nil {
 		told = r.tell(told)
-		call, wait := r.due(time.Now())
+		call, wait, changed := r.due(time.Now())
 		if call == nil {
 			pause = first
 			r.sleep(ctx, wait)
@@ -29,6 +29,7 @@ func (r *Replicator) keep(ctx context.Context) {
 		// Not the kick: it may be rung by every guest write.
 		select {
 		case <-ctx.Done():
+		case <-changed:
 		case <-time.After(pause):
 		}
 		pause = min(2*pause, most)
@@ -55,28 +56,30 @@ func (r *Replicator) tell(told State) State {
 	return now
 }
 
-// due is the callback to run now, or how long to wait for one.
-func (r *Replicator) due(now time.Time) (func(context.Context) error, time.Duration) {
+// due is the callback to run now, or how long to wait for one; changed is closed
+// when the answer may be another.
+func (r *Replicator) due(now time.Time) (call func(context.Context) error, wait time.Duration, changed <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	changed = r.changed
 	switch l := r.link; {
 	case r.closed:
-		return nil, time.Hour
+		return nil, time.Hour, changed
 	case l != nil && l.work.finished() && !l.ready:
 		// From here on the replica may count, whatever becomes of the call: a
 		// lost link needs a Degrade again.
 		r.outdated = false
 		round := l.round
-		return func(context.Context) error { return r.announce(l, round) }, 0
+		return func(context.Context) error { return r.announce(l, round) }, 0, changed
 	case l != nil && !l.work.finished():
-		return nil, progressEvery
+		return nil, progressEvery, changed
 	case l == nil && !r.outdated && r.stalled.count > 0:
 		if wait := r.opts.AckDeadline - now.Sub(r.stalled.since); wait > 0 {
-			return nil, wait
+			return nil, wait, changed
 		}
-		return r.degrade, 0
+		return r.degrade, 0, changed
 	}
-	return nil, time.Hour
+	return nil, time.Hour, changed
 }
 
 // announce calls InSync for a link whose compare is finished.

@@ -83,14 +83,23 @@ func (l *link) deliver(reply HashReply) error {
 func (l *link) watch() error {
 	tick := time.NewTicker(l.r.opts.AckDeadline / 8)
 	defer tick.Stop()
+	before := time.Now()
 	for {
 		select {
 		case <-l.ctx.Done():
 			return nil
-		case now := <-tick.C:
-			if err := l.silent(now); err != nil {
-				return err
-			}
+		case <-tick.C:
+		}
+		now := time.Now()
+		if now.Sub(before) >= l.r.opts.AckDeadline {
+			// It was us who did not run; the answers may lie in the socket.
+			l.r.mu.Lock()
+			l.heard = now
+			l.r.mu.Unlock()
+		}
+		before = now
+		if err := l.silent(now); err != nil {
+			return err
 		}
 	}
 }

@@ -46,9 +46,17 @@ func IsZero(p []byte) bool {
 }
 
 // Hash is the sum of [off, off+length) as it is now. It does not wait for writes.
+// A chunk that is a hole is not read: that would fill the page cache with zeroes.
 func (d *Disk) Hash(off, length int64) (Sum, error) {
 	if err := d.inside(off, length); err != nil {
 		return Sum{}, fmt.Errorf("hash: %w", err)
+	}
+	if length == ChunkSize {
+		if data, err := d.nextData(off); err != nil {
+			return Sum{}, err
+		} else if data >= off+length {
+			return zeroSum, nil
+		}
 	}
 	if length <= ChunkSize {
 		var buf [ChunkSize]byte
