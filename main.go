@@ -2,4 +2,12 @@
 // other when one dies.
 package main
 
-func main() {}
+import (
+	"os"
+
+	"vmctl/node/cli"
+)
+
+func main() {
+	os.Exit(cli.Main(os.Args, os.Stdin, os.Stdout, os.Stderr))
+}

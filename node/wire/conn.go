@@ -159,6 +159,13 @@ func splitFrame(payload []byte) (Kind, []byte, error) {
 // Decode reads a frame's body into v. Fields that v does not know are passed
 // over, so that a newer node may add some; bytes after the value are an error.
 func Decode(body []byte, v any) (err error) {
+	// The msgpack decoder panics on some input (nil for a time, for one), and
+	// the bytes are another host's.
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("decode %T: %w (%v)", v, ErrMalformed, p)
+		}
+	}()
 	reader := bytes.NewReader(body)
 	if err := msgpack.NewDecoder(reader).Decode(v); err != nil {
 		return fmt.Errorf("decode %T: %w (%w)", v, ErrMalformed, err)
@@ -171,6 +178,9 @@ func Decode(body []byte, v any) (err error) {
 
 // Close ends the connection and unblocks Send and Receive.
 func (c *Conn) Close() error { return c.raw.Close() }
+
+// Remote is the other end's address.
+func (c *Conn) Remote() net.Addr { return c.raw.RemoteAddr() }
 
 // Raw gives the byte stream back, with what has been read ahead, for a purpose
 // that goes on without frames (HTTP between agents). Conn must not be used

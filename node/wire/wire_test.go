@@ -203,6 +203,16 @@ func TestRawKeepsWhatWasReadAhead(t *testing.T) {
 	}
 }
 
+func TestDecodeOutlivesTheDecodersPanic(t *testing.T) {
+	var v struct {
+		At time.Time `msgpack:"at"`
+	}
+	body := []byte{0x81, 0xa2, 'a', 't', 0xc0}
+	if err := Decode(body, &v); !errors.Is(err, ErrMalformed) {
+		t.Fatal(err)
+	}
+}
+
 func FuzzReceive(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 2, 16, 0xc0})
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff})

@@ -1,0 +1,79 @@
+package api
+
+import (
+	"context"
+	"io"
+	"iter"
+	"net/http"
+	"time"
+
+	"vmctl/vm"
+)
+
+// Machines makes, shows and removes guests.
+type Machines interface {
+	Create(ctx context.Context, spec vm.Spec) (VM, error)
+	Change(ctx context.Context, name string, change []byte) (VM, error)
+	List(ctx context.Context) ([]VM, error)
+	Show(ctx context.Context, name string) (VM, error)
+	Remove(ctx context.Context, name string, force bool) error
+}
+
+// Verb is something done to a guest.
+type Verb string
+
+// The verbs. Stop asks the guest and ends it after a bound; kill ends it at
+// once.
+const (
+	Start   Verb = "start"
+	Stop    Verb = "stop"
+	Kill    Verb = "kill"
+	Reset   Verb = "reset"
+	Pause   Verb = "pause"
+	Unpause Verb = "unpause"
+)
+
+// Operator runs guests.
+type Operator interface {
+	Act(ctx context.Context, name string, verb Verb, bound time.Duration) (VM, error)
+	Console(ctx context.Context, name string) (io.ReadWriteCloser, error)
+	SerialLog(ctx context.Context, name string) (path string, err error)
+	Promote(ctx context.Context, name string, confirmPeerOff bool) (VM, error)
+}
+
+// Clusters makes and changes the cluster.
+type Clusters interface {
+	Init(ctx context.Context, name string) (Cluster, error)
+	NewToken(ctx context.Context) (Token, error)
+	Join(ctx context.Context, addr, token string) (Cluster, error)
+	Leave(ctx context.Context) error
+	Cluster(ctx context.Context) (Cluster, error)
+}
+
+// Witnesses adds and removes the third voter.
+type Witnesses interface {
+	AddWitness(ctx context.Context, addr, token string) (Witness, error)
+	RemoveWitness(ctx context.Context) error
+}
+
+// Observer tells what is going on.
+type Observer interface {
+	Status(ctx context.Context) (Status, error)
+	HA(ctx context.Context) (HAStatus, error)
+	Why(ctx context.Context, name string) (Why, error)
+	// Events yields those after since, then, if follow, new ones until ctx ends.
+	Events(ctx context.Context, filter EventFilter) iter.Seq2[Event, error]
+}
+
+// EventFilter selects events.
+type EventFilter struct {
+	VM     string
+	Since  time.Time
+	Follow bool
+}
+
+// Router says where a request about a guest must go: nil for here, a transport
+// to the peer for a guest that the peer owns, an error if that is unreachable.
+type Router interface {
+	Route(name string) (http.RoundTripper, error)
+}

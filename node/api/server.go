@@ -1,0 +1,235 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"vmctl/vm"
+)
+
+// maxBody bounds what a request may send: a spec is a few kilobytes.
+const maxBody = 1 << 20
+
+// forwarded marks a request that has come from the peer's agent, so that it is
+// never passed on again.
+const forwarded = "Vmctl-Forwarded-By"
+
+// Backend is everything the server calls.
+type Backend struct {
+	Node      string
+	Machines  Machines
+	Operator  Operator
+	Clusters  Clusters
+	Witnesses Witnesses
+	Observer  Observer
+	Router    Router
+	Log       *slog.Logger
+}
+
+// Handler serves the API.
+func (b *Backend) Handler() http.Handler {
+	mux := http.NewServeMux()
+	b.nodeRoutes(mux)
+	b.machineRoutes(mux)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		b.fail(w, r, Errorf(NotFound, "no such call: %s %s", r.Method, r.URL.Path))
+	})
+	return mux
+}
+
+func (b *Backend) nodeRoutes(mux *http.ServeMux) {
+	mux.HandleFunc("GET /v1/status", reply(b, func(r *http.Request) (any, error) { return b.Observer.Status(r.Context()) }))
+	mux.HandleFunc("GET /v1/ha", reply(b, func(r *http.Request) (any, error) { return b.Observer.HA(r.Context()) }))
+	mux.HandleFunc("GET /v1/ha/{vm}", reply(b, func(r *http.Request) (any, error) {
+		return b.Observer.Why(r.Context(), r.PathValue("vm"))
+	}))
+	mux.HandleFunc("POST /v1/ha/{vm}/promote", reply(b, b.promote))
+	mux.HandleFunc("GET /v1/events", b.events)
+	mux.HandleFunc("GET /v1/cluster", reply(b, func(r *http.Request) (any, error) { return b.Clusters.Cluster(r.Context()) }))
+	mux.HandleFunc("POST /v1/cluster/init", reply(b, func(r *http.Request) (any, error) {
+		var in struct{ Name string }
+		if err := readJSON(r, &in); err != nil {
+			return nil, err
+		}
+		return b.Clusters.Init(r.Context(), in.Name)
+	}))
+	mux.HandleFunc("POST /v1/cluster/token", reply(b, func(r *http.Request) (any, error) { return b.Clusters.NewToken(r.Context()) }))
+	mux.HandleFunc("POST /v1/cluster/join", reply(b, func(r *http.Request) (any, error) {
+		var in struct{ Addr, Token string }
+		if err := readJSON(r, &in); err != nil {
+			return nil, err
+		}
+		return b.Clusters.Join(r.Context(), in.Addr, in.Token)
+	}))
+	mux.HandleFunc("DELETE /v1/cluster", reply(b, func(r *http.Request) (any, error) { return nil, b.Clusters.Leave(r.Context()) }))
+	mux.HandleFunc("POST /v1/witness", reply(b, func(r *http.Request) (any, error) {
+		var in struct{ Addr, Token string }
+		if err := readJSON(r, &in); err != nil {
+			return nil, err
+		}
+		return b.Witnesses.AddWitness(r.Context(), in.Addr, in.Token)
+	}))
+	mux.HandleFunc("DELETE /v1/witness", reply(b, func(r *http.Request) (any, error) { return nil, b.Witnesses.RemoveWitness(r.Context()) }))
+}
+
+func (b *Backend) machineRoutes(mux *http.ServeMux) {
+	mux.HandleFunc("GET /v1/vms", reply(b, func(r *http.Request) (any, error) { return b.Machines.List(r.Context()) }))
+	mux.HandleFunc("POST /v1/vms", reply(b, func(r *http.Request) (any, error) {
+		body, err := readBody(r)
+		if err != nil {
+			return nil, err
+		}
+		spec, err := vm.ParseSpec(body)
+		if err != nil {
+			return nil, err
+		}
+		return b.Machines.Create(r.Context(), spec)
+	}))
+	mux.HandleFunc("GET /v1/vms/{vm}", b.atOwner(reply(b, func(r *http.Request) (any, error) {
+		return b.Machines.Show(r.Context(), r.PathValue("vm"))
+	})))
+	mux.HandleFunc("PATCH /v1/vms/{vm}", b.atOwner(reply(b, func(r *http.Request) (any, error) {
+		body, err := readBody(r)
+		if err != nil {
+			return nil, err
+		}
+		return b.Machines.Change(r.Context(), r.PathValue("vm"), body)
+	})))
+	mux.HandleFunc("DELETE /v1/vms/{vm}", b.atOwner(reply(b, func(r *http.Request) (any, error) {
+		return nil, b.Machines.Remove(r.Context(), r.PathValue("vm"), r.URL.Query().Get("force") == "true")
+	})))
+	for _, verb := range []Verb{Start, Stop, Kill, Reset, Pause, Unpause} {
+		mux.HandleFunc("POST /v1/vms/{vm}/"+string(verb), b.atOwner(reply(b, func(r *http.Request) (any, error) {
+			bound, err := seconds(r, "timeout")
+			if err != nil {
+				return nil, err
+			}
+			return b.Operator.Act(r.Context(), r.PathValue("vm"), verb, bound)
+		})))
+	}
+	mux.HandleFunc("POST /v1/vms/{vm}/console", b.atOwner(b.console))
+	mux.HandleFunc("GET /v1/vms/{vm}/logs", b.atOwner(b.logs))
+}
+
+func (b *Backend) promote(r *http.Request) (any, error) {
+	var in struct {
+		ConfirmPeerOff bool `json:"confirm_peer_off"`
+	}
+	if err := readJSON(r, &in); err != nil {
+		return nil, err
+	}
+	return b.Operator.Promote(r.Context(), r.PathValue("vm"), in.ConfirmPeerOff)
+}
+
+// atOwner passes the request to the peer if the peer owns the guest. A show is
+// answered from what is known here when the peer cannot be asked.
+func (b *Backend) atOwner(here http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get(forwarded) != "" {
+			here(w, r)
+			return
+		}
+		peer, err := b.Router.Route(r.PathValue("vm"))
+		show := r.Method == http.MethodGet && strings.Count(r.URL.Path, "/") == 3
+		switch {
+		case err != nil && !show:
+			b.fail(w, r, err)
+		case err != nil || peer == nil:
+			here(w, r)
+		default:
+			b.passOn(w, r, peer, here, show)
+		}
+	}
+}
+
+func (b *Backend) passOn(w http.ResponseWriter, r *http.Request, peer http.RoundTripper, here http.HandlerFunc, show bool) {
+	proxy := &httputil.ReverseProxy{
+		Transport:     peer,
+		FlushInterval: -1,
+		Rewrite: func(p *httputil.ProxyRequest) {
+			p.SetURL(&url.URL{Scheme: "http", Host: "peer"})
+			p.Out.Header.Set(forwarded, b.Node)
+		},
+		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			if show {
+				here(w, r)
+				return
+			}
+			b.fail(w, r, Errorf(Unreachable, "pass the request to the guest's owner: %v", err).
+				WithHint("See `vmctl cluster status`."))
+		},
+	}
+	proxy.ServeHTTP(w, r)
+}
+
+// reply makes a handler of a function that returns a value to encode.
+func reply(b *Backend, serve func(*http.Request) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		value, err := serve(r)
+		if err != nil {
+			b.fail(w, r, err)
+			return
+		}
+		if value == nil {
+			value = struct{}{}
+		}
+		w.Header().Set("Content-Type", "application/json")
+		if err := json.NewEncoder(w).Encode(value); err != nil {
+			b.Log.Debug("reply not delivered", "path", r.URL.Path, "error", err)
+		}
+	}
+}
+
+func (b *Backend) fail(w http.ResponseWriter, r *http.Request, err error) {
+	if r.Context().Err() != nil {
+		return
+	}
+	e := AsError(err)
+	if errors.Is(err, vm.ErrBadSpec) {
+		e = &Error{Code: Usage, Message: err.Error()}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(e.Code.status())
+	_ = json.NewEncoder(w).Encode(map[string]*Error{"error": e})
+}
+
+func readBody(r *http.Request) ([]byte, error) {
+	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxBody))
+	if err != nil {
+		return nil, Errorf(Usage, "read the request: %v", err)
+	}
+	return body, nil
+}
+
+func readJSON(r *http.Request, v any) error {
+	body, err := readBody(r)
+	if err != nil {
+		return err
+	}
+	decoder := json.NewDecoder(strings.NewReader(string(body)))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(v); err != nil {
+		return Errorf(Usage, "read the request: %v", err)
+	}
+	return nil
+}
+
+func seconds(r *http.Request, name string) (time.Duration, error) {
+	text := r.URL.Query().Get(name)
+	if text == "" {
+		return 0, nil
+	}
+	value, err := strconv.ParseFloat(text, 64)
+	if err != nil || value < 0 || value > 86400 {
+		return 0, Errorf(Usage, "%s: %q is not a number of seconds from 0 to 86400", name, text)
+	}
+	return time.Duration(value * float64(time.Second)), nil
+}

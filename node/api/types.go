@@ -1,0 +1,196 @@
+package api
+
+import "time"
+
+// Time is RFC 3339 with milliseconds in JSON.
+type Time struct{ time.Time }
+
+const timeLayout = "2006-01-02T15:04:05.000Z07:00"
+
+// MarshalText implements encoding.TextMarshaler.
+func (t Time) MarshalText() ([]byte, error) { return []byte(t.UTC().Format(timeLayout)), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (t *Time) UnmarshalText(text []byte) (err error) {
+	t.Time, err = time.Parse(time.RFC3339, string(text))
+	return err
+}
+
+// MarshalJSON keeps the embedded time's own encoding out of the way.
+func (t Time) MarshalJSON() ([]byte, error) {
+	text, err := t.MarshalText()
+	return append(append([]byte{'"'}, text...), '"'), err
+}
+
+// UnmarshalJSON is the inverse of MarshalJSON.
+func (t *Time) UnmarshalJSON(data []byte) error {
+	if len(data) < 2 || data[0] != '"' {
+		return Errorf(Usage, "not a time: %s", data)
+	}
+	return t.UnmarshalText(data[1 : len(data)-1])
+}
+
+// VM is what `vmctl vm show` prints. State uses QEMU's run-state words, plus
+// "stopped", "frozen" (its lease has run out) and "unknown" (its owner cannot
+// be asked).
+type VM struct {
+	Name       string      `json:"name"`
+	UUID       string      `json:"uuid"`
+	State      string      `json:"state"`
+	Reason     string      `json:"reason,omitempty"` // why the state is what it is
+	Owner      string      `json:"owner"`
+	Epoch      uint64      `json:"epoch"`
+	Node       string      `json:"node"` // the node that answers
+	Run        bool        `json:"run"`  // wanted to be running
+	Protection Protection  `json:"protection"`
+	RPOSeconds *float64    `json:"rpo_seconds"` // age of the newest checkpoint on the peer; null without one
+	Checkpoint *Checkpoint `json:"checkpoint"`
+	Replica    *Replica    `json:"replica"`
+	Lease      *Lease      `json:"lease"`
+	PID        int         `json:"pid"`
+	QMPSocket  string      `json:"qmp_socket"`
+	SerialLog  string      `json:"serial_log"`
+	CPUs       int         `json:"cpus"`
+	Memory     string      `json:"memory"`
+	Restarts   int         `json:"restarts"`
+	Spec       any         `json:"spec,omitempty"`
+}
+
+// Protection is what is kept up for a guest.
+type Protection struct {
+	Level           string  `json:"level"`
+	IntervalSeconds float64 `json:"interval_seconds"`
+}
+
+// Checkpoint describes the newest one that the peer has committed.
+type Checkpoint struct {
+	Epoch    uint64  `json:"epoch"`
+	Sequence uint64  `json:"sequence"`
+	Time     Time    `json:"time"`
+	PauseMS  float64 `json:"pause_ms"`
+	Bytes    int64   `json:"bytes"`
+}
+
+// Replica describes the peer's copy. State is one of none, connecting,
+// resync, synced, outdated.
+type Replica struct {
+	Node           string  `json:"node"`
+	State          string  `json:"state"`
+	Reason         string  `json:"reason,omitempty"`
+	SyncedSequence uint64  `json:"synced_sequence"`
+	Progress       float64 `json:"progress"` // of a resync, 0 to 1
+}
+
+// Lease is the permission to run.
+type Lease struct {
+	Required         bool    `json:"required"`
+	RemainingSeconds float64 `json:"remaining_seconds"` // below zero: expired
+}
+
+// Node describes this node.
+type Node struct {
+	Name        string  `json:"name"`
+	Version     string  `json:"version"`
+	PID         int     `json:"pid"`
+	Started     Time    `json:"started"`
+	Listen      string  `json:"listen"`
+	Accel       string  `json:"accel"`
+	QEMU        string  `json:"qemu"`
+	CPUs        int     `json:"cpus"`
+	MemoryBytes int64   `json:"memory_bytes"`
+	Maintenance bool    `json:"maintenance"`
+	Guests      int     `json:"guests"`
+	Alarms      []Alarm `json:"alarms"`
+}
+
+// Alarm is a condition that lasts until it is mended.
+type Alarm struct {
+	Kind  string `json:"kind"`
+	VM    string `json:"vm,omitempty"`
+	Text  string `json:"text"`
+	Since Time   `json:"since"`
+}
+
+// Cluster describes the cluster this node is in.
+type Cluster struct {
+	Name    string   `json:"name"`
+	ID      string   `json:"id"`
+	Mode    string   `json:"mode"` // witness or none
+	Self    string   `json:"self"`
+	Members []Member `json:"members"`
+	Witness *Witness `json:"witness"`
+}
+
+// Member is one node of a cluster.
+type Member struct {
+	Name      string   `json:"name"`
+	Addr      string   `json:"addr"`
+	Reachable bool     `json:"reachable"`
+	SeenAgo   *float64 `json:"seen_seconds_ago"`
+}
+
+// Witness is the third voter.
+type Witness struct {
+	Name      string   `json:"name"`
+	Addr      string   `json:"addr"`
+	Reachable bool     `json:"reachable"`
+	SeenAgo   *float64 `json:"seen_seconds_ago"`
+}
+
+// Token admits one node, or enrols one cluster with a witness.
+type Token struct {
+	Token   string `json:"token"`
+	Expires Time   `json:"expires"`
+}
+
+// Event is one line of the event log.
+type Event struct {
+	Sequence uint64            `json:"sequence"`
+	Time     Time              `json:"time"`
+	Node     string            `json:"node"`
+	Kind     string            `json:"kind"`
+	VM       string            `json:"vm,omitempty"`
+	Severity string            `json:"severity"` // info, warning, alarm
+	Message  string            `json:"message"`
+	Detail   map[string]string `json:"detail,omitempty"`
+}
+
+// Why explains a guest's place: the standing verdict and how it came about.
+type Why struct {
+	VM      string  `json:"vm"`
+	Verdict string  `json:"verdict"`
+	Reason  string  `json:"reason"`
+	History []Event `json:"history"`
+}
+
+// HAStatus is what `vmctl ha status` prints.
+type HAStatus struct {
+	Node    string    `json:"node"`
+	Mode    string    `json:"mode"`
+	Peer    *Member   `json:"peer"`
+	Witness *Witness  `json:"witness"`
+	Guests  []HAGuest `json:"guests"`
+}
+
+// HAGuest is a guest as the lease core sees it.
+type HAGuest struct {
+	VM          string   `json:"vm"`
+	Owner       string   `json:"owner"`
+	Epoch       uint64   `json:"epoch"`
+	Run         bool     `json:"run"`
+	Protection  string   `json:"protection"`
+	Outdated    bool     `json:"replica_outdated"`
+	Lease       *Lease   `json:"lease"`
+	Verdict     string   `json:"verdict"`
+	Reason      string   `json:"reason"`
+	LastRenewal *float64 `json:"last_renewal_seconds_ago"` // as this node granted it; null: never
+}
+
+// Status is one screen; Protected answers "am I protected?".
+type Status struct {
+	Protected bool     `json:"protected"`
+	Summary   string   `json:"summary"`
+	Node      Node     `json:"node"`
+	Cluster   *Cluster `json:"cluster"`
+	VMs       []VM     `json:"vms"`
+}

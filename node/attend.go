@@ -1,0 +1,89 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"vmctl/ha"
+	"vmctl/vm"
+)
+
+// attend looks after a running guest until QEMU has ended or ctx does; then the
+// guest runs on (the agent stops) or has been killed (this node yielded).
+func (g *guest) attend(ctx context.Context, m *machine) {
+	g.locked(func() { g.machine, g.status.failure = m, "" })
+	run, cancel := context.WithCancel(ctx)
+	var parts sync.WaitGroup
+	parts.Go(func() { g.keepProtected(run, m) })
+	parts.Go(func() { g.followEvents(run, m) })
+	select {
+	case <-m.ended():
+	case <-ctx.Done():
+		if context.Cause(ctx) == errYielded {
+			m.killNow()
+			<-m.ended()
+		}
+	}
+	cancel()
+	parts.Wait()
+	end, ended := m.end()
+	m.close()
+	g.locked(func() { g.machine = nil; g.status.phase = "none" })
+	if ended {
+		if err := vm.Clean(g.n.platform(&launch{}), g.spec(), g.layout, false); err != nil {
+			g.log.Warn("the ended guest left something behind", "error", err)
+		}
+		g.afterEnd(ctx, m, end)
+	}
+}
+
+// afterEnd decides what follows when QEMU has ended.
+func (g *guest) afterEnd(ctx context.Context, m *machine, end vm.Exit) {
+	g.mu.Lock()
+	record, owner := g.record, g.owner
+	history := g.status.restarts
+	g.mu.Unlock()
+	name := record.Spec.Name
+	switch {
+	case owner != ha.NodeID(g.n.config.Name):
+		g.n.journal.record(warning, "guest-yielded", name, fmt.Sprintf("%s was ended here: %s owns it now", name, owner))
+		return
+	case !record.Run:
+		g.n.journal.record(info, "guest-stopped", name, fmt.Sprintf("%s stopped: %s", name, end))
+		return
+	}
+	again, after, reason := vm.Decide(record.Spec.Restart, history, time.Now(), end.Reason)
+	if again {
+		g.n.journal.record(warning, "guest-restart", name, fmt.Sprintf("%s ended (%s) and is started again in %s: %s", name, end, after.Round(time.Millisecond), reason))
+		g.locked(func() {
+			g.status.restarts = append(g.status.restarts, time.Now())
+			g.status.hold = time.Now().Add(after)
+		})
+		return
+	}
+	severity := alarm
+	if end.Reason == vm.ExitShutdown {
+		severity = info
+	}
+	g.n.journal.record(severity, "guest-ended", name, fmt.Sprintf("%s ended (%s) and stays stopped: %s", name, end, reason))
+	g.locked(func() { g.status.failure = reason })
+	if err := g.setRun(context.WithoutCancel(ctx), false); err != nil {
+		g.log.Error("the guest's end is not stored", "error", err)
+	}
+}
+
+// setRun stores whether the user wants the guest running, here and with the
+// lease core, which tells the other voters.
+func (g *guest) setRun(ctx context.Context, run bool) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	err := g.n.decider.request(ctx, func(id uint64) ha.Event {
+		return ha.SetRun{ID: id, Guest: ha.GuestID(g.id), Run: run}
+	})
+	if err != nil {
+		return err
+	}
+	return g.write(func(r *guestRecord) { r.Run = run })
+}

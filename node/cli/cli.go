@@ -1,0 +1,73 @@
+package cli
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+// DefaultRuntimeDir holds the sockets; DefaultStateDir everything that must
+// outlive a reboot.
+const (
+	DefaultRuntimeDir = "/run/vmctl"
+	DefaultStateDir   = "/var/lib/vmctl"
+	socketName        = "vmctl.sock"
+)
+
+// Main runs the command line and returns the exit code.
+func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	app := newApp(stdin, stdout, stderr)
+	err := app.RunContext(ctx, arrange(app, args))
+	return report(err, stderr)
+}
+
+func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
+	return &cli.App{
+		Name:    "vmctl",
+		Usage:   "virtual machines that go on running when a host dies",
+		Version: version,
+		Description: "Two hosts, a cable, one binary. A protected guest is checkpointed to the peer and\n" +
+			"resumed there, with its memory, devices and disks as of one instant, when its host dies.\n\n" +
+			"Exit codes: 0 done; 1 failed; 2 wrong usage; 3 not found; 4 conflict with the present\n" +
+			"state; 5 node unreachable; 6 refused for safety.",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "socket", Value: DefaultRuntimeDir + "/" + socketName, EnvVars: []string{"VMCTL_SOCKET"}, Usage: "the agent's `PATH`"},
+			&cli.StringFlag{Name: "output", Value: "table", EnvVars: []string{"VMCTL_OUTPUT"}, Usage: "`table` or json"},
+		},
+		Before: checkOutput,
+		Commands: []*cli.Command{
+			nodeCommand(), clusterCommand(), witnessCommand(), vmCommand(), haCommand(),
+			eventsCommand(), statusCommand(), doctorCommand(), guardCommand(),
+		},
+		Reader:                 stdin,
+		Writer:                 stdout,
+		ErrWriter:              stderr,
+		HideHelpCommand:        true,
+		UseShortOptionHandling: false,
+		EnableBashCompletion:   true,
+		ExitErrHandler:         func(*cli.Context, error) {}, // report does it
+		OnUsageError:           usageError,
+		CommandNotFound:        nil,
+		Action:                 unknownCommand,
+	}
+}
+
+// group is a command that only holds others.
+func group(name, usage string, commands ...*cli.Command) *cli.Command {
+	for _, command := range commands {
+		command.OnUsageError = usageError
+	}
+	return &cli.Command{
+		Name: name, Usage: usage, Subcommands: commands, HideHelpCommand: true,
+		OnUsageError: usageError, Action: unknownCommand,
+	}
+}

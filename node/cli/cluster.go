@@ -1,0 +1,100 @@
+package cli
+
+import (
+	"fmt"
+	"text/tabwriter"
+
+	"github.com/urfave/cli/v2"
+
+	"vmctl/node/api"
+)
+
+func clusterCommand() *cli.Command {
+	return group("cluster", "make a pair of this node and another",
+		&cli.Command{Name: "init", Usage: "make a cluster of this node alone", ArgsUsage: "NAME", Action: clusterInit},
+		&cli.Command{Name: "token", Usage: "make a token that admits one node, once, within an hour", Action: clusterToken},
+		&cli.Command{
+			Name: "join", Usage: "take this node into the cluster of the node at ADDR:PORT", ArgsUsage: "ADDR:PORT",
+			Flags:  []cli.Flag{&cli.StringFlag{Name: "token", Required: true, Usage: "the `TOKEN` that `vmctl cluster token` printed there"}},
+			Action: clusterJoin,
+		},
+		&cli.Command{Name: "status", Usage: "show the members and the witness", Action: clusterStatus},
+		&cli.Command{Name: "leave", Usage: "take this node out of its cluster", Action: clusterLeave},
+	)
+}
+
+func clusterInit(c *cli.Context) error {
+	args, err := arguments(c, "NAME")
+	if err != nil {
+		return err
+	}
+	cluster, err := client(c).Init(c.Context, args[0])
+	if err != nil {
+		return err
+	}
+	return show(c, cluster, func(w *tabwriter.Writer) {
+		fmt.Fprintf(w, "cluster %s made; this node is %s\n", cluster.Name, cluster.Self)
+		fmt.Fprintln(w, "next: `vmctl cluster token` here, then `vmctl cluster join ADDR:PORT --token T` on the other node")
+	})
+}
+
+func clusterToken(c *cli.Context) error {
+	if _, err := arguments(c); err != nil {
+		return err
+	}
+	token, err := client(c).NewToken(c.Context)
+	if err != nil {
+		return err
+	}
+	return show(c, token, func(w *tabwriter.Writer) { fmt.Fprintln(w, token.Token) })
+}
+
+func clusterJoin(c *cli.Context) error {
+	args, err := arguments(c, "ADDR:PORT")
+	if err != nil {
+		return err
+	}
+	cluster, err := client(c).Join(c.Context, args[0], c.String("token"))
+	if err != nil {
+		return err
+	}
+	return show(c, cluster, func(w *tabwriter.Writer) { clusterTable(w, cluster) })
+}
+
+func clusterStatus(c *cli.Context) error {
+	if _, err := arguments(c); err != nil {
+		return err
+	}
+	cluster, err := client(c).Cluster(c.Context)
+	if err != nil {
+		return err
+	}
+	return show(c, cluster, func(w *tabwriter.Writer) { clusterTable(w, cluster) })
+}
+
+func clusterTable(w *tabwriter.Writer, cluster api.Cluster) {
+	fmt.Fprintf(w, "cluster %s, mode %s\n", cluster.Name, cluster.Mode)
+	fmt.Fprintln(w, "ROLE\tNAME\tADDRESS\tREACHABLE\tHEARD")
+	for _, m := range cluster.Members {
+		if m.Name == cluster.Self {
+			fmt.Fprintf(w, "node\t%s\t%s\tthis node\t-\n", m.Name, m.Addr)
+			continue
+		}
+		fmt.Fprintf(w, "node\t%s\t%s\t%s\t%s ago\n", m.Name, m.Addr, yesNo(m.Reachable, "yes", "NO"), ago(m.SeenAgo))
+	}
+	if x := cluster.Witness; x != nil {
+		fmt.Fprintf(w, "witness\t%s\t%s\t%s\t%s ago\n", x.Name, x.Addr, yesNo(x.Reachable, "yes", "NO"), ago(x.SeenAgo))
+		return
+	}
+	fmt.Fprintln(w, "\nno witness: a dead peer is reported, but nothing is started by itself (`vmctl witness add`)")
+}
+
+func clusterLeave(c *cli.Context) error {
+	if _, err := arguments(c); err != nil {
+		return err
+	}
+	if err := client(c).Leave(c.Context); err != nil {
+		return err
+	}
+	return show(c, struct{}{}, func(w *tabwriter.Writer) { fmt.Fprintln(w, "this node is in no cluster now") })
+}

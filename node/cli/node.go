@@ -1,0 +1,125 @@
+package cli
+
+import (
+	"fmt"
+	"log/slog"
+	"text/tabwriter"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/urfave/cli/v2"
+
+	"vmctl/node"
+	"vmctl/node/api"
+)
+
+func nodeCommand() *cli.Command {
+	return group("node", "run and look at this host's agent",
+		&cli.Command{
+			Name: "run", Usage: "run the agent in the foreground; guests run on when it stops",
+			Flags: []cli.Flag{
+				&cli.StringFlag{Name: "name", Usage: "this node's `NAME`; default: the host's name"},
+				&cli.StringFlag{Name: "state-dir", Value: DefaultStateDir, Usage: "`DIR` of disks and the database"},
+				&cli.StringFlag{Name: "runtime-dir", Value: DefaultRuntimeDir, Usage: "`DIR` of sockets; keep its path short"},
+				&cli.StringFlag{Name: "ram-dir", Usage: "tmpfs `DIR` of guests' memory; default: /dev/shm/vmctl-NAME"},
+				&cli.StringFlag{Name: "listen", Usage: "`ADDR:PORT` for the peer; without it this node stays alone"},
+				&cli.StringFlag{Name: "advertise", Usage: "`ADDR:PORT` told to the peer, if not that of --listen"},
+				&cli.StringFlag{Name: "accel", Value: "auto", Usage: "`auto`, kvm or tcg"},
+				&cli.StringFlag{Name: "config", Usage: "YAML `FILE` with the same words; flags win over it"},
+				&cli.BoolFlag{Name: "verbose", Usage: "log more"},
+			},
+			Action: nodeRun,
+		},
+		&cli.Command{Name: "status", Usage: "show this node", Action: nodeStatus},
+	)
+}
+
+func nodeRun(c *cli.Context) error {
+	if _, err := arguments(c); err != nil {
+		return err
+	}
+	config, err := nodeConfig(c)
+	if err != nil {
+		return err
+	}
+	defer func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyStopping) }()
+	return node.Run(c.Context, config, func(n *node.Node) {
+		_, _ = daemon.SdNotify(false, daemon.SdNotifyReady+"\nSTATUS=serving "+config.Name)
+		config.Log.Info("agent is ready", "name", config.Name, "socket", n.Socket())
+		feedWatchdog(c, n)
+	})
+}
+
+// feedWatchdog tells systemd that the agent works, as long as its lease core
+// answers.
+func feedWatchdog(c *cli.Context, n *node.Node) {
+	interval, err := daemon.SdWatchdogEnabled(false)
+	if err != nil || interval == 0 {
+		return
+	}
+	go func() { // ends with the process's context
+		ticker := time.NewTicker(interval / 3)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-c.Context.Done():
+				return
+			case <-ticker.C:
+			}
+			if n.Healthy(c.Context, interval/3) {
+				_, _ = daemon.SdNotify(false, daemon.SdNotifyWatchdog)
+			}
+		}
+	}()
+}
+
+// nodeConfig puts defaults, the config file and flags together.
+func nodeConfig(c *cli.Context) (node.Config, error) {
+	var config node.Config
+	if file := c.String("config"); file != "" {
+		var err error
+		if config, err = node.ReadConfig(file); err != nil {
+			return config, err
+		}
+	}
+	for name, field := range map[string]*string{
+		"name": &config.Name, "state-dir": &config.StateDir, "runtime-dir": &config.RuntimeDir, "ram-dir": &config.RAMDir,
+		"listen": &config.Listen, "advertise": &config.Advertise, "accel": &config.Accel,
+	} {
+		if c.IsSet(name) || *field == "" {
+			*field = c.String(name)
+		}
+	}
+	config.Version, config.Log = version, logger(c)
+	return config, nil
+}
+
+// logger writes text to standard error; the journal adds the time where there
+// is one, but a terminal or a file has none.
+func logger(c *cli.Context) *slog.Logger {
+	level := slog.LevelInfo
+	if c.Bool("verbose") {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewTextHandler(c.App.ErrWriter, &slog.HandlerOptions{Level: level}))
+}
+
+func nodeStatus(c *cli.Context) error {
+	if _, err := arguments(c); err != nil {
+		return err
+	}
+	status, err := client(c).Status(c.Context)
+	if err != nil {
+		return err
+	}
+	return show(c, status.Node, func(w *tabwriter.Writer) { nodeScreen(w, status.Node) })
+}
+
+func nodeScreen(w *tabwriter.Writer, n api.Node) {
+	fmt.Fprintf(w, "name\t%s\nversion\t%s\nprocess\t%d, since %s\n", n.Name, n.Version, n.PID, n.Started.Local().Format(time.DateTime))
+	fmt.Fprintf(w, "listens\t%s\naccelerator\t%s\nQEMU\t%s\n", yesNo(n.Listen != "", n.Listen, "nowhere: no peer possible"), n.Accel, n.QEMU)
+	fmt.Fprintf(w, "host\t%d CPUs, %s\nguests\t%d\nmaintenance\t%s\n", n.CPUs, bytesText(n.MemoryBytes), n.Guests, yesNo(n.Maintenance, "on", "off"))
+	for _, alarm := range n.Alarms {
+		fmt.Fprintf(w, "alarm\t%s %s: %s\n", alarm.Kind, alarm.VM, alarm.Text)
+	}
+}

@@ -1,0 +1,190 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"net"
+
+	"vmctl/ha"
+	"vmctl/node/api"
+	"vmctl/node/peer"
+	"vmctl/node/wire"
+	"vmctl/node/witness"
+)
+
+// Init implements api.Clusters.
+func (n *Node) Init(ctx context.Context, name string) (api.Cluster, error) {
+	if err := n.members.found(name); err != nil {
+		return api.Cluster{}, err
+	}
+	n.journal.record(info, "cluster-made", "", "cluster "+name+" made")
+	return n.Cluster(ctx)
+}
+
+// NewToken implements api.Clusters.
+func (n *Node) NewToken(context.Context) (api.Token, error) { return n.members.newToken() }
+
+// Join implements api.Clusters.
+func (n *Node) Join(ctx context.Context, addr, token string) (api.Cluster, error) {
+	if _, _, err := net.SplitHostPort(addr); err != nil {
+		return api.Cluster{}, api.Errorf(api.Usage, "join: %q is not ADDR:PORT", addr)
+	}
+	if err := n.members.join(ctx, addr, token); err != nil {
+		return api.Cluster{}, err
+	}
+	if err := n.pair(ctx); err != nil {
+		return api.Cluster{}, err
+	}
+	n.journal.record(info, "cluster-joined", "", "joined the cluster through "+addr)
+	n.exchange.soon()
+	return n.Cluster(ctx)
+}
+
+// serveJoin takes a node into the cluster.
+func (n *Node) serveJoin(ctx context.Context, conn *wire.Conn, _ wire.Hello) {
+	var request peer.JoinRequest
+	err := peer.Answer(conn, &request, func() (any, error) {
+		reply, err := n.members.admit(request, conn.Remote())
+		if err != nil {
+			return nil, err
+		}
+		return reply, n.pair(ctx)
+	})
+	if err != nil {
+		n.journal.record(warning, "join-refused", "", fmt.Sprintf("%s may not join: %v", request.Node, err))
+		return
+	}
+	n.journal.record(info, "node-joined", "", request.Node+" joined the cluster")
+	n.exchange.soon()
+}
+
+// pair tells the lease core of both nodes. A configuration of theirs that is
+// newer, with a witness in it, comes with the first heartbeat.
+func (n *Node) pair(ctx context.Context) error {
+	record, _ := n.members.current()
+	var nodes [2]ha.NodeID
+	for i, member := range record.Members {
+		nodes[i] = ha.NodeID(member.Name)
+	}
+	return n.configure(ctx, func(c *ha.Cluster) { c.Nodes = nodes })
+}
+
+// configure changes the lease core's configuration.
+func (n *Node) configure(ctx context.Context, change func(*ha.Cluster)) error {
+	var cluster ha.Cluster
+	if err := n.decider.inspect(ctx, func(c *ha.Core) { cluster = c.Status().Cluster }); err != nil {
+		return err
+	}
+	before := cluster
+	change(&cluster)
+	if cluster == before {
+		return nil
+	}
+	cluster.Gen, cluster.By = cluster.Gen+1, ha.NodeID(n.config.Name)
+	return n.decider.request(ctx, func(id uint64) ha.Event { return ha.SetCluster{ID: id, Cluster: cluster} })
+}
+
+// Leave implements api.Clusters.
+func (n *Node) Leave(ctx context.Context) error {
+	record, id := n.members.current()
+	if id == nil {
+		return errNoCluster()
+	}
+	for _, g := range n.guests.list() {
+		if !g.isOwner() {
+			return api.Errorf(api.Conflict, "leave the cluster: this node holds the replica of %s", g.name()).
+				WithHint("Set its protection to none, or remove it, on node %s first.", g.ownerName())
+		}
+		if g.spec().Protection.Level != "none" {
+			return api.Errorf(api.Conflict, "leave the cluster: %s is protected by the peer", g.name()).
+				WithHint("`vmctl vm set %s --protection none` first.", g.name())
+		}
+	}
+	err := n.configure(ctx, func(c *ha.Cluster) {
+		*c = ha.Cluster{Gen: c.Gen, Nodes: [2]ha.NodeID{ha.NodeID(n.config.Name)}, Mode: ha.ModeNone}
+	})
+	if err != nil {
+		return err
+	}
+	if err := n.members.leave(); err != nil {
+		return err
+	}
+	n.journal.record(warning, "cluster-left", "", "left cluster "+record.Identity.ClusterName)
+	return nil
+}
+
+// Cluster implements api.Clusters.
+func (n *Node) Cluster(ctx context.Context) (api.Cluster, error) {
+	record, id := n.members.current()
+	if id == nil {
+		return api.Cluster{}, errNoCluster()
+	}
+	var core ha.Status
+	if err := n.decider.inspect(ctx, func(c *ha.Core) { core = c.Status() }); err != nil {
+		return api.Cluster{}, err
+	}
+	out := api.Cluster{Name: id.ClusterName, ID: id.Cluster, Mode: string(core.Cluster.Mode), Self: n.config.Name}
+	for _, m := range record.Members {
+		member := api.Member{Name: m.Name, Addr: m.Addr, Reachable: true}
+		if m.Name != n.config.Name {
+			member.Reachable, member.SeenAgo = contactOf(core, core.PeerHeard)
+		}
+		out.Members = append(out.Members, member)
+	}
+	if core.Cluster.Mode == ha.ModeWitness {
+		w, _ := record.witness(core.Cluster.Witness)
+		out.Witness = &api.Witness{Name: w.Name, Addr: w.Addr}
+		out.Witness.Reachable, out.Witness.SeenAgo = contactOf(core, core.WitnessHeard)
+	}
+	return out, nil
+}
+
+// AddWitness implements api.Witnesses.
+func (n *Node) AddWitness(ctx context.Context, addr, text string) (api.Witness, error) {
+	id := n.members.Identity()
+	if id == nil {
+		return api.Witness{}, errNoCluster()
+	}
+	token, err := peer.ParseToken(text, peer.WitnessToken)
+	if err != nil {
+		return api.Witness{}, api.Errorf(api.Usage, "%v", err)
+	}
+	if _, _, err := net.SplitHostPort(addr); err != nil {
+		return api.Witness{}, api.Errorf(api.Usage, "add a witness: %q is not ADDR:PORT", addr)
+	}
+	reply, err := id.Enrol(ctx, addr, token)
+	if err != nil {
+		return api.Witness{}, connectError(err)
+	}
+	told := witnessInfo{ID: witness.ID(token.Fingerprint), Name: reply.Witness, Addr: addr, Fingerprint: token.Fingerprint}
+	if err := n.members.addWitnesses([]witnessInfo{told}); err != nil {
+		return api.Witness{}, err
+	}
+	if n.peerHeard() { // it must know where the witness is before it is told to use it
+		if err := n.exchange.now(ctx); err != nil {
+			n.log.Warn("the peer does not know the witness yet", "error", err)
+		}
+	}
+	err = n.configure(ctx, func(c *ha.Cluster) { c.Mode, c.Witness = ha.ModeWitness, ha.NodeID(told.ID) })
+	if err != nil {
+		return api.Witness{}, err
+	}
+	n.journal.record(info, "witness-added", "", fmt.Sprintf("witness %s at %s is the third vote", told.Name, addr))
+	return api.Witness{Name: told.Name, Addr: addr, Reachable: true}, nil
+}
+
+// RemoveWitness implements api.Witnesses.
+func (n *Node) RemoveWitness(ctx context.Context) error {
+	cluster, err := n.Cluster(ctx)
+	if err != nil {
+		return err
+	}
+	if cluster.Witness == nil {
+		return api.Errorf(api.NotFound, "remove the witness: there is none")
+	}
+	err = n.configure(ctx, func(c *ha.Cluster) { c.Mode, c.Witness = ha.ModeNone, "" })
+	if err == nil {
+		n.journal.record(warning, "witness-removed", "", "there is no third vote any more: nothing is started by itself when a node dies")
+	}
+	return err
+}

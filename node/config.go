@@ -1,0 +1,98 @@
+package node
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+
+	"go.yaml.in/yaml/v3"
+
+	"vmctl/node/api"
+)
+
+// Config is how an agent was started. The YAML file has the words of the flags.
+type Config struct {
+	Name       string `yaml:"name"`
+	StateDir   string `yaml:"state-dir"`
+	RuntimeDir string `yaml:"runtime-dir"`
+	RAMDir     string `yaml:"ram-dir"`   // tmpfs that holds guests' memory
+	Listen     string `yaml:"listen"`    // for the peer; empty: no cluster possible
+	Advertise  string `yaml:"advertise"` // the address told to the peer, if not Listen
+	Accel      string `yaml:"accel"`
+
+	Version string       `yaml:"-"`
+	Log     *slog.Logger `yaml:"-"`
+}
+
+var nodeName = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`)
+
+// ReadConfig reads a config file over c: what the file says wins over defaults,
+// the caller's flags over the file.
+func ReadConfig(path string) (Config, error) {
+	var c Config
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return c, api.Errorf(api.Usage, "read the config file: %v", err)
+	}
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	decoder.KnownFields(true)
+	if err := decoder.Decode(&c); err != nil && !errors.Is(err, io.EOF) {
+		return c, api.Errorf(api.Usage, "read the config file %s: %v", path, err)
+	}
+	return c, nil
+}
+
+// check completes c and refuses what cannot work.
+func (c *Config) check() error {
+	if c.Name == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return api.Errorf(api.Usage, "find this node's name: %v", err).WithHint("Give one with --name.")
+		}
+		c.Name = host
+	}
+	if !nodeName.MatchString(c.Name) {
+		return api.Errorf(api.Usage, "node name %q: use lower-case letters, digits, '-' and '.', 63 at most", c.Name)
+	}
+	if c.Listen != "" {
+		if _, port, err := net.SplitHostPort(c.Listen); err != nil || port == "" {
+			return api.Errorf(api.Usage, "--listen %q is not ADDR:PORT", c.Listen)
+		}
+	}
+	if c.Advertise == "" {
+		c.Advertise = c.Listen
+	}
+	if c.RAMDir == "" {
+		c.RAMDir = filepath.Join("/dev/shm", "vmctl-"+c.Name)
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	for _, dir := range []*string{&c.StateDir, &c.RuntimeDir, &c.RAMDir} {
+		absolute, err := filepath.Abs(*dir)
+		if err != nil || *dir == "" {
+			return api.Errorf(api.Usage, "directory %q: %v", *dir, err)
+		}
+		*dir = absolute
+	}
+	return nil
+}
+
+// makeDirs makes the agent's directories, for root only.
+func (c *Config) makeDirs() error {
+	for _, dir := range []string{c.StateDir, c.RuntimeDir, c.RAMDir} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("make directory: %w", err)
+		}
+	}
+	return nil
+}
+
+// Socket is where the API listens.
+func (c *Config) Socket() string { return filepath.Join(c.RuntimeDir, "vmctl.sock") }

@@ -1,0 +1,108 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"vmctl/vm"
+)
+
+// Grade says how bad a finding is.
+type Grade string
+
+// Grades. Only Bad stands in the way.
+const (
+	Good Grade = "ok"
+	Weak Grade = "weak"
+	Bad  Grade = "BAD"
+)
+
+// Finding is one thing looked at.
+type Finding struct {
+	Grade   Grade  `json:"grade"`
+	Subject string `json:"subject"`
+	Found   string `json:"found"`
+	Advice  string `json:"advice,omitempty"`
+}
+
+// Examine looks at everything.
+func Examine(context.Context) []Finding {
+	return []Finding{qemu(), kvm(), memory(), shm(), swap(), tun(), softDirty(), watchdog(), clock()}
+}
+
+func qemu() Finding {
+	host, err := vm.FindHost(vm.AccelTCG)
+	if err != nil {
+		return Finding{Bad, "QEMU", strings.ReplaceAll(err.Error(), "\n", "; "), "apt install qemu-system-x86 qemu-utils seabios, or dnf install qemu-kvm qemu-img seabios-bin"}
+	}
+	return Finding{Good, "QEMU", host.QEMU + ", " + host.Firmware, ""}
+}
+
+func kvm() Finding {
+	file, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
+	if err != nil {
+		return Finding{Weak, "KVM", err.Error(), "switch virtualization on in the firmware and load kvm_intel or kvm_amd; without it guests run slowly, by TCG"}
+	}
+	file.Close()
+	return Finding{Good, "KVM", "/dev/kvm opens; start the agent with --accel kvm to use it", ""}
+}
+
+func memory() Finding {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return Finding{Weak, "memory", err.Error(), ""}
+	}
+	return Finding{Good, "memory", fmt.Sprintf("%d MiB, %d CPUs", uint64(info.Totalram)*uint64(info.Unit)>>20, runtime.NumCPU()), ""}
+}
+
+func shm() Finding {
+	var stat unix.Statfs_t
+	if err := unix.Statfs("/dev/shm", &stat); err != nil || stat.Type != unix.TMPFS_MAGIC {
+		return Finding{Bad, "/dev/shm", "is not a tmpfs", "guests' memory lives there; mount one, or give the agent another with --ram-dir"}
+	}
+	return Finding{Good, "/dev/shm", fmt.Sprintf("%d MiB for guests' memory and replicas", stat.Blocks*uint64(stat.Bsize)>>20), ""}
+}
+
+func swap() Finding {
+	data, err := os.ReadFile("/proc/swaps")
+	if err == nil && strings.Count(string(data), "\n") > 1 {
+		return Finding{Weak, "swap", "is on", "guests' memory may be swapped out, which lengthens pauses; swapoff -a, or give the host more memory"}
+	}
+	return Finding{Good, "swap", "is off", ""}
+}
+
+func tun() Finding {
+	file, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
+	if err != nil {
+		return Finding{Weak, "tap devices", err.Error(), "modprobe tun; without it only user networks work"}
+	}
+	file.Close()
+	return Finding{Good, "tap devices", "/dev/net/tun opens", ""}
+}
+
+func softDirty() Finding {
+	if _, err := os.Stat("/proc/self/clear_refs"); err != nil {
+		return Finding{Weak, "dirty pages", "the kernel does not track them", "checkpoints compare all memory, which lengthens pauses; use a distribution's kernel"}
+	}
+	return Finding{Good, "dirty pages", "/proc/self/clear_refs is there", ""}
+}
+
+func watchdog() Finding {
+	if _, err := os.Stat("/dev/watchdog"); err != nil {
+		return Finding{Weak, "watchdog", "there is none", "a hung kernel is not covered; modprobe softdog, or the board's own driver"}
+	}
+	return Finding{Good, "watchdog", "/dev/watchdog is there", ""}
+}
+
+func clock() Finding {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		return Finding{Bad, "clock", "CLOCK_BOOTTIME: " + err.Error(), "leases need it; use a newer kernel"}
+	}
+	return Finding{Good, "clock", "CLOCK_BOOTTIME works", ""}
+}

@@ -1,0 +1,166 @@
+package node
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"vmctl/node/peer"
+	"vmctl/node/wire"
+	"vmctl/store"
+)
+
+// purposeRecords names the connections on which the nodes compare what they
+// know of guests and witnesses.
+const purposeRecords = "records"
+
+// exchangeEvery is how often the nodes compare without cause.
+const exchangeEvery = 15 * time.Second
+
+// knowledge is everything one node tells the other: idempotent, in any order,
+// as often as one likes.
+type knowledge struct {
+	Guests    map[string]guestRecord `msgpack:"guests"`
+	Witnesses []witnessInfo          `msgpack:"witnesses"`
+}
+
+// exchange keeps both nodes' guest records alike.
+type exchange struct {
+	db      *store.DB
+	members *membership
+	changed func(id string, record guestRecord)
+	log     *slog.Logger
+	kick    chan struct{} // capacity 1: compare soon
+}
+
+func (x *exchange) soon() {
+	select {
+	case x.kick <- struct{}{}:
+	default:
+	}
+}
+
+// run compares when kicked and now and then, until ctx ends.
+func (x *exchange) run(ctx context.Context) {
+	ticker := time.NewTicker(exchangeEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		case <-x.kick:
+		}
+		if _, ok := x.members.peer(); !ok {
+			continue
+		}
+		if err := x.now(ctx); err != nil {
+			x.log.Debug("records not compared", "error", err)
+		}
+	}
+}
+
+// now compares once and returns when both nodes know what the other knew.
+func (x *exchange) now(ctx context.Context) error {
+	ours, err := x.collect()
+	if err != nil {
+		return err
+	}
+	conn, err := x.members.dial(ctx, purposeRecords, "", wire.Options{ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	var theirs knowledge
+	if err := peer.Ask(conn, ours, &theirs); err != nil {
+		return err
+	}
+	if err := x.learn(theirs); err != nil {
+		return err
+	}
+	return x.bury(ours, theirs)
+}
+
+// serve answers the peer's comparison.
+func (x *exchange) serve(_ context.Context, conn *wire.Conn, _ wire.Hello) {
+	var theirs, ours knowledge
+	err := peer.Answer(conn, &theirs, func() (any, error) {
+		var err error
+		if ours, err = x.collect(); err != nil {
+			return nil, err
+		}
+		return ours, x.learn(theirs)
+	})
+	if err == nil {
+		err = x.bury(ours, theirs)
+	}
+	if err != nil {
+		x.log.Debug("records not compared", "error", err)
+	}
+}
+
+func (x *exchange) collect() (knowledge, error) {
+	record, _ := x.members.current()
+	k := knowledge{Guests: map[string]guestRecord{}, Witnesses: record.Witnesses}
+	err := x.db.View(func(tx *store.Tx) error {
+		for row, err := range guestTable.Prefix(tx, "") {
+			if err != nil {
+				return err
+			}
+			k.Guests[row.Key] = row.Value
+		}
+		return nil
+	})
+	return k, err
+}
+
+// learn takes over what the other node knows better.
+func (x *exchange) learn(theirs knowledge) error {
+	if err := x.members.addWitnesses(theirs.Witnesses); err != nil {
+		return err
+	}
+	news := map[string]guestRecord{}
+	err := x.db.Update(func(tx *store.Tx) error {
+		for id, record := range theirs.Guests {
+			row, err := guestTable.Get(tx, id)
+			known := err == nil
+			if known && !record.newerThan(row.Value) || !known && record.Removed {
+				continue
+			}
+			if _, err := guestTable.Put(tx, id, record); err != nil {
+				return err
+			}
+			news[id] = record
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for id, record := range news {
+		x.changed(id, record)
+	}
+	return nil
+}
+
+// bury drops the records of removed guests that the other node has dropped, or
+// knows to be removed.
+func (x *exchange) bury(ours, theirs knowledge) error {
+	var gone []string
+	for id, record := range ours.Guests {
+		if other, known := theirs.Guests[id]; record.Removed && (!known || other.Removed) {
+			gone = append(gone, id)
+		}
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	return x.db.Update(func(tx *store.Tx) error {
+		for _, id := range gone {
+			if err := deleteIfThere(guestTable, tx, id); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}

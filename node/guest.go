@@ -1,0 +1,237 @@
+package node
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"vmctl/ha"
+	"vmctl/snapshot"
+	"vmctl/store"
+	"vmctl/vm"
+	"vmctl/vm/guard"
+)
+
+// guest is one guest as this node sees it. Its goroutine (live) owns the
+// processes and files; what others want is left here under the lock, and wake
+// makes the goroutine look.
+type guest struct {
+	n       *Node
+	id      string // uuid
+	layout  vm.Layout
+	log     *slog.Logger
+	wake    chan struct{} // capacity 1
+	cleaned chan struct{} // closed when everything of a removed guest is gone
+	op      sync.Mutex    // held by one operator command at a time
+
+	replica sync.Mutex // held while the replica is opened, closed or prepared
+
+	mu      sync.Mutex
+	changed chan struct{} // closed and made anew when anything below changes
+	record  guestRecord
+	here    placeRecord
+
+	// What the lease core decided.
+	owner    ha.NodeID
+	epoch    uint64
+	deadline int64 // CLOCK_BOOTTIME of the lease; 0: none yet
+	arm      uint64
+	taking   *ha.TakeOver // to be resumed here
+	detached bool         // the replica is durably outdated
+	attached bool
+	settled  ha.Settled
+	verdict  ha.Note
+
+	// What is here now.
+	machine *machine // nil: no QEMU
+	standby *snapshot.Standby
+	gone    bool // removed; live ends
+	status  situation
+}
+
+// situation is what people see.
+type situation struct {
+	failure  string // why it does not run although it should
+	phase    string // of the replica: api.Replica.State
+	reason   string
+	last     snapshot.Report
+	progress float64
+	restarts []time.Time
+	hold     time.Time // no restart before
+	peerSeq  uint64
+}
+
+func newGuest(n *Node, id string, record guestRecord, here placeRecord) *guest {
+	return &guest{
+		n: n, id: id, record: record, here: here,
+		layout:  vm.NewLayout(n.config.StateDir, n.config.RuntimeDir, n.config.RAMDir, id),
+		log:     n.log.With("vm", record.Spec.Name),
+		wake:    make(chan struct{}, 1),
+		cleaned: make(chan struct{}),
+		changed: make(chan struct{}),
+		status:  situation{phase: "none"},
+	}
+}
+
+// locked changes the shared state and wakes everybody who waits for it.
+func (g *guest) locked(change func()) {
+	g.mu.Lock()
+	change()
+	close(g.changed)
+	g.changed = make(chan struct{})
+	g.mu.Unlock()
+	select {
+	case g.wake <- struct{}{}:
+	default:
+	}
+}
+
+// await waits until test, called under the lock, is true.
+func (g *guest) await(ctx context.Context, test func() bool) error {
+	for {
+		g.mu.Lock()
+		ok, changed := test(), g.changed
+		g.mu.Unlock()
+		if ok {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (g *guest) name() string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.record.Spec.Name
+}
+
+func (g *guest) spec() vm.Spec {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.record.Spec
+}
+
+// onReplica says whether the disks here are a replica's: raw, in our directory.
+func (g *guest) onReplica() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.here.Replica
+}
+
+func (g *guest) isOwner() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.owner == ha.NodeID(g.n.config.Name)
+}
+
+// place sets who owns the guest.
+func (g *guest) place(owner ha.NodeID, epoch uint64) {
+	g.locked(func() { g.owner, g.epoch = owner, epoch })
+}
+
+// renew hands a lease on. The guard gets it from the machine's own goroutine:
+// nothing here may wait.
+func (g *guest) renew(a ha.Renew) {
+	g.locked(func() {
+		if g.epoch != a.Epoch {
+			g.detached, g.attached = false, false
+		}
+		g.owner, g.epoch, g.deadline = ha.NodeID(g.n.config.Name), a.Epoch, int64(a.Deadline)
+		if a.Arm != 0 {
+			g.arm = a.Arm
+		}
+	})
+}
+
+func (g *guest) takeOver(a ha.TakeOver) {
+	g.locked(func() {
+		g.owner, g.epoch, g.deadline = ha.NodeID(g.n.config.Name), a.Epoch, int64(a.Deadline)
+		g.detached, g.attached = true, false
+		g.taking = &a
+	})
+}
+
+// yield kills the guest here at once: it is another node's.
+func (g *guest) yield(a ha.Yield) {
+	g.mu.Lock()
+	m := g.machine
+	g.mu.Unlock()
+	if m != nil {
+		m.killNow()
+	}
+	g.locked(func() {
+		g.owner, g.epoch, g.deadline, g.taking = a.Owner, a.Epoch, 0, nil
+		g.detached, g.attached = false, false
+	})
+}
+
+func (g *guest) replicaDecided(epoch uint64, attached bool) {
+	g.locked(func() {
+		if g.epoch == epoch {
+			g.attached, g.detached = attached, !attached
+		}
+	})
+}
+
+func (g *guest) settledAt(a ha.Settled) { g.locked(func() { g.settled = a }) }
+func (g *guest) explain(a ha.Note)      { g.locked(func() { g.verdict = a }) }
+func (g *guest) forget()                { g.locked(func() { g.gone = true }) }
+
+// update takes over a newer record from the peer.
+func (g *guest) update(record guestRecord) {
+	g.locked(func() {
+		g.record = record
+		g.gone = g.gone || record.Removed
+	})
+}
+
+// write changes the record, durably, and tells the peer.
+func (g *guest) write(change func(*guestRecord)) error {
+	g.mu.Lock()
+	record := g.record
+	epoch := g.epoch
+	g.mu.Unlock()
+	change(&record)
+	if record.Epoch = max(record.Epoch, epoch); record.Epoch == g.record.Epoch {
+		record.Version++
+	}
+	err := g.n.db.Update(func(tx *store.Tx) error {
+		_, err := guestTable.Put(tx, g.id, record)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	g.locked(func() { g.record = record })
+	g.n.exchange.soon()
+	return nil
+}
+
+// writePlace changes what this node knows of the files here, durably.
+func (g *guest) writePlace(change func(*placeRecord)) error {
+	g.mu.Lock()
+	here := g.here
+	g.mu.Unlock()
+	change(&here)
+	err := g.n.db.Update(func(tx *store.Tx) error {
+		_, err := placeTable.Put(tx, g.id, here)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	g.locked(func() { g.here = here })
+	return nil
+}
+
+// leased says whether the guest may run here now.
+func (g *guest) leased() (deadline int64, ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.deadline, g.deadline > guard.Now() && g.owner == ha.NodeID(g.n.config.Name)
+}

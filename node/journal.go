@@ -1,0 +1,166 @@
+package node
+
+import (
+	"context"
+	"iter"
+	"log/slog"
+	"sync"
+	"time"
+
+	"vmctl/node/api"
+	"vmctl/store"
+)
+
+// Severities of an event.
+const (
+	info    = "info"
+	warning = "warning"
+	alarm   = "alarm"
+)
+
+// keepEvents is how many events the log holds before the oldest go.
+const keepEvents = 20000
+
+type eventRecord struct {
+	Time     time.Time         `msgpack:"time"`
+	Kind     string            `msgpack:"kind"`
+	Guest    string            `msgpack:"guest"` // name, as it was then
+	Severity string            `msgpack:"severity"`
+	Message  string            `msgpack:"message"`
+	Detail   map[string]string `msgpack:"detail"`
+}
+
+// journal is the event log. Recording never waits for the disk: a writer of
+// its own stores what has been recorded, in order.
+type journal struct {
+	db   *store.DB
+	node string
+	log  *slog.Logger
+
+	mu      sync.Mutex
+	pending []eventRecord
+	wake    chan struct{} // capacity 1
+	stored  chan struct{} // closed and replaced when something was stored
+}
+
+func newJournal(db *store.DB, node string, log *slog.Logger) *journal {
+	return &journal{db: db, node: node, log: log, wake: make(chan struct{}, 1), stored: make(chan struct{})}
+}
+
+// record notes an event; detail is pairs of key and value.
+func (j *journal) record(severity, kind, guest, message string, detail ...string) {
+	event := eventRecord{Time: time.Now(), Kind: kind, Guest: guest, Severity: severity, Message: message}
+	for i := 0; i+1 < len(detail); i += 2 {
+		if event.Detail == nil {
+			event.Detail = map[string]string{}
+		}
+		event.Detail[detail[i]] = detail[i+1]
+	}
+	level := map[string]slog.Level{info: slog.LevelInfo, warning: slog.LevelWarn, alarm: slog.LevelError}[severity]
+	j.log.Log(context.Background(), level, message, "event", kind, "vm", guest)
+	j.mu.Lock()
+	j.pending = append(j.pending, event)
+	j.mu.Unlock()
+	select {
+	case j.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run stores events until ctx ends, then the last ones.
+func (j *journal) run(ctx context.Context) {
+	for done := false; !done; {
+		select {
+		case <-j.wake:
+		case <-ctx.Done():
+			done = true
+		}
+		j.flush()
+	}
+}
+
+func (j *journal) flush() {
+	j.mu.Lock()
+	batch := j.pending
+	j.pending = nil
+	j.mu.Unlock()
+	if len(batch) == 0 {
+		return
+	}
+	err := j.db.Update(func(tx *store.Tx) error {
+		for _, event := range batch {
+			seq, err := eventLog.Append(tx, event)
+			if err != nil {
+				return err
+			}
+			if seq%1000 == 0 {
+				if _, err := eventLog.Trim(tx, keepEvents); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		j.log.Error("events not stored", "count", len(batch), "error", err)
+	}
+	j.mu.Lock()
+	close(j.stored)
+	j.stored = make(chan struct{})
+	j.mu.Unlock()
+}
+
+// events yields what the filter selects.
+func (j *journal) events(ctx context.Context, filter api.EventFilter) iter.Seq2[api.Event, error] {
+	return func(yield func(api.Event, error) bool) {
+		var last uint64
+		for {
+			j.mu.Lock()
+			more := j.stored
+			j.mu.Unlock()
+			page, err := j.after(last)
+			if err != nil {
+				yield(api.Event{}, err)
+				return
+			}
+			for _, event := range page {
+				last = event.Sequence
+				if filter.VM != "" && event.VM != filter.VM || event.Time.Before(filter.Since) {
+					continue
+				}
+				if !yield(event, nil) {
+					return
+				}
+			}
+			if len(page) > 0 {
+				continue
+			}
+			if !filter.Follow {
+				return
+			}
+			select {
+			case <-more:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+// pageSize bounds what is read from the log in one transaction.
+const pageSize = 500
+
+func (j *journal) after(last uint64) ([]api.Event, error) {
+	var page []api.Event
+	err := j.db.View(func(tx *store.Tx) error {
+		entries, err := eventLog.Since(tx, last, pageSize)
+		for _, e := range entries {
+			page = append(page, api.Event{
+				Sequence: e.Seq, Time: api.Time{Time: e.Value.Time}, Node: j.node, Kind: e.Value.Kind, VM: e.Value.Guest,
+				Severity: e.Value.Severity, Message: e.Value.Message, Detail: e.Value.Detail,
+			})
+		}
+		return err
+	})
+	return page, err
+}

@@ -1,0 +1,267 @@
+package lease
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"vmctl/ha"
+	"vmctl/node/peer"
+	"vmctl/node/wire"
+)
+
+// Purpose names the connections that carry the lease protocol and nothing
+// else, so that no bulk data delays a renewal.
+const Purpose = "lease"
+
+// Kinds of the lease protocol's frames.
+const (
+	kindHeartbeat wire.Kind = 16 + iota
+	kindAck
+	kindAsk
+	kindAskReply
+	kindClaim
+	kindClaimReply
+)
+
+const (
+	// silence ends a lease connection that has been silent this long:
+	// heartbeats are five times as frequent, and a new connection is made while
+	// the lease still lasts.
+	silence     = time.Second
+	redialPause = 100 * time.Millisecond
+	linkIdle    = 30 * time.Second
+	linkQueue   = 32
+)
+
+// kindOf gives a message's kind.
+func kindOf(m ha.Message) (wire.Kind, error) {
+	switch m.(type) {
+	case ha.Heartbeat:
+		return kindHeartbeat, nil
+	case ha.Ack:
+		return kindAck, nil
+	case ha.Ask:
+		return kindAsk, nil
+	case ha.AskReply:
+		return kindAskReply, nil
+	case ha.Claim:
+		return kindClaim, nil
+	case ha.ClaimReply:
+		return kindClaimReply, nil
+	}
+	return 0, fmt.Errorf("no wire form for %T", m)
+}
+
+// isReply says whether a message answers one that came in, and so goes back on
+// the sender's connection.
+func isReply(m ha.Message) bool {
+	switch m.(type) {
+	case ha.Ack, ha.AskReply, ha.ClaimReply:
+		return true
+	}
+	return false
+}
+
+func decodeAs[T ha.Message](body []byte) (ha.Message, error) {
+	var m T
+	err := wire.Decode(body, &m)
+	return m, err
+}
+
+// decode reads a frame of the lease protocol and checks that its sender is
+// the one the connection proved.
+func decode(kind wire.Kind, body []byte, from ha.NodeID) (ha.Message, error) {
+	decoders := map[wire.Kind]func([]byte) (ha.Message, error){
+		kindHeartbeat: decodeAs[ha.Heartbeat], kindAck: decodeAs[ha.Ack],
+		kindAsk: decodeAs[ha.Ask], kindAskReply: decodeAs[ha.AskReply],
+		kindClaim: decodeAs[ha.Claim], kindClaimReply: decodeAs[ha.ClaimReply],
+	}
+	read := decoders[kind]
+	if read == nil {
+		return nil, fmt.Errorf("lease connection: frame of kind %d: %w", kind, wire.ErrMalformed)
+	}
+	message, err := read(body)
+	if err != nil {
+		return nil, err
+	}
+	if message.Sender() != from {
+		return nil, fmt.Errorf("lease connection of %s carries a message of %s: %w", from, message.Sender(), peer.ErrStranger)
+	}
+	return message, nil
+}
+
+// Links carries the lease protocol's messages. Sending never waits: a message
+// that finds its queue full or its link down is lost, as the protocol allows.
+type Links struct {
+	dial    func(ctx context.Context, to ha.NodeID) (*wire.Conn, error)
+	deliver func(ha.Message)
+	status  func(to ha.NodeID, up bool)
+	log     *slog.Logger
+	ctx     context.Context // ends the outgoing links
+	tasks   sync.WaitGroup
+
+	mu       sync.Mutex
+	outgoing map[ha.NodeID]*outlet
+	incoming map[ha.NodeID]*outlet
+}
+
+// New makes links. dial connects to a target (nil for a witness, which only
+// answers); deliver gets every message, status hears when an outgoing link
+// comes up or breaks. Both must not wait. The links end with ctx; Wait then
+// waits for them.
+func New(ctx context.Context, dial func(context.Context, ha.NodeID) (*wire.Conn, error),
+	deliver func(ha.Message), status func(ha.NodeID, bool), log *slog.Logger) *Links {
+	return &Links{
+		ctx: ctx, dial: dial, deliver: deliver, status: status, log: log,
+		outgoing: map[ha.NodeID]*outlet{}, incoming: map[ha.NodeID]*outlet{},
+	}
+}
+
+// Wait returns when every outgoing link has ended.
+func (l *Links) Wait() { l.tasks.Wait() }
+
+// outlet is one queue of messages on their way.
+type outlet struct {
+	queue chan ha.Message
+	used  time.Time
+}
+
+func newOutlet() *outlet { return &outlet{queue: make(chan ha.Message, linkQueue), used: time.Now()} }
+
+// Send queues a message for its link; a link to a new target is made.
+func (l *Links) Send(to ha.NodeID, message ha.Message) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	table := l.outgoing
+	if isReply(message) {
+		table = l.incoming
+	}
+	out := table[to]
+	if out == nil {
+		if isReply(message) {
+			return
+		}
+		out = newOutlet()
+		l.outgoing[to] = out
+		l.tasks.Go(func() { l.keepUp(to, out) })
+	}
+	out.used = time.Now()
+	select {
+	case out.queue <- message:
+	default:
+	}
+}
+
+// keepUp holds a link to a target as long as messages are sent to it.
+func (l *Links) keepUp(to ha.NodeID, out *outlet) {
+	defer func() {
+		l.mu.Lock()
+		delete(l.outgoing, to)
+		l.mu.Unlock()
+	}()
+	var last string
+	for l.ctx.Err() == nil && !l.idle(out) {
+		conn, err := l.dial(l.ctx, to)
+		if err == nil {
+			last = ""
+			l.status(to, true)
+			err = l.carry(conn, to, out)
+			l.status(to, false)
+		}
+		if l.ctx.Err() != nil {
+			return
+		}
+		if text := err.Error(); text != last {
+			l.log.Info("lease link is down", "to", to, "error", text)
+			last = text
+		}
+		select {
+		case <-time.After(redialPause):
+		case <-l.ctx.Done():
+		}
+		drain(out.queue)
+	}
+}
+
+func (l *Links) idle(out *outlet) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return time.Since(out.used) > linkIdle
+}
+
+// drain throws away what was queued while a link was down: a heartbeat that is
+// late says a wrong thing.
+func drain(queue chan ha.Message) {
+	for {
+		select {
+		case <-queue:
+		default:
+			return
+		}
+	}
+}
+
+// carry runs one connection: a writer here, a reader beside it.
+func (l *Links) carry(conn *wire.Conn, from ha.NodeID, out *outlet) error {
+	ctx, cancel := context.WithCancelCause(l.ctx)
+	defer cancel(nil)
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	var reader sync.WaitGroup
+	defer reader.Wait()
+	defer conn.Close()
+	reader.Go(func() {
+		for {
+			kind, body, err := conn.Receive()
+			if err != nil {
+				cancel(err)
+				return
+			}
+			message, err := decode(kind, body, from)
+			if err != nil {
+				cancel(err)
+				return
+			}
+			l.deliver(message)
+		}
+	})
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case message := <-out.queue:
+			kind, err := kindOf(message)
+			if err != nil {
+				return err
+			}
+			if err := conn.Send(kind, message); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// Options bound a lease connection: a side that hears nothing for
+// silence, or cannot write, gives it up.
+func Options() wire.Options {
+	return wire.Options{MaxFrame: 1 << 20, ReadTimeout: silence, WriteTimeout: silence}
+}
+
+// Serve carries a lease connection that came in; it is a peer.Handler.
+func (l *Links) Serve(_ context.Context, conn *wire.Conn, hello wire.Hello) {
+	conn.SetTimeouts(silence, silence)
+	from, out := ha.NodeID(hello.Node), newOutlet()
+	l.mu.Lock()
+	l.incoming[from] = out
+	l.mu.Unlock()
+	err := l.carry(conn, from, out)
+	l.mu.Lock()
+	if l.incoming[from] == out {
+		delete(l.incoming, from)
+	}
+	l.mu.Unlock()
+	l.log.Debug("lease connection ended", "from", from, "error", err)
+}

@@ -1,0 +1,224 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"vmctl/ha"
+	"vmctl/node/api"
+	"vmctl/store"
+	"vmctl/vm"
+)
+
+// Create implements api.Machines.
+func (n *Node) Create(ctx context.Context, spec vm.Spec) (api.VM, error) {
+	if n.self.Maintenance {
+		return api.VM{}, api.Errorf(api.Conflict, "create %s: this node is in maintenance", spec.Name)
+	}
+	spec = spec.Defaults(n.host)
+	if err := spec.Validate(n.host); err != nil {
+		return api.VM{}, err
+	}
+	n.creating.Lock()
+	defer n.creating.Unlock()
+	if n.peerHeard() {
+		// The peer may know a guest of this name that we do not know yet.
+		if err := n.exchange.now(ctx); err != nil {
+			n.log.Info("records not compared before a guest is made", "error", err)
+		}
+	}
+	for _, g := range n.guests.list() {
+		if g.name() == spec.Name || g.id == spec.UUID {
+			return api.VM{}, api.Errorf(api.Conflict, "create %s: there is a guest of that name or UUID already, %s on node %s", spec.Name, g.name(), g.ownerName())
+		}
+	}
+	if err := n.admit(spec); err != nil {
+		return api.VM{}, err
+	}
+	g := newGuest(n, spec.UUID, guestRecord{Spec: spec, Created: time.Now(), Epoch: 1, Version: 1}, placeRecord{})
+	var used []string
+	for path := range n.guests.usedDisks("") {
+		used = append(used, path)
+	}
+	if err := vm.Create(ctx, spec, g.layout, n.host, used); err != nil {
+		return api.VM{}, specError(err)
+	}
+	if err := n.register(ctx, g); err != nil {
+		return api.VM{}, errors.Join(err, vm.Remove(g.layout))
+	}
+	n.journal.record(info, "guest-created", spec.Name, fmt.Sprintf("%s made: %d CPUs, %v, protection %s", spec.Name, spec.CPUs, spec.Memory, spec.Protection.Level))
+	n.exchange.soon()
+	return n.view(ctx, g), nil
+}
+
+// register stores a new guest and makes this node its owner.
+func (n *Node) register(ctx context.Context, g *guest) error {
+	err := n.db.Update(func(tx *store.Tx) error {
+		_, err := guestTable.Create(tx, g.id, g.record)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	err = n.decider.request(ctx, func(id uint64) ha.Event {
+		return ha.Own{ID: id, Record: ha.Record{Guest: ha.GuestID(g.id), Level: ha.Level(g.record.Spec.Protection.Level)}}
+	})
+	if err != nil {
+		return errors.Join(err, n.db.Update(func(tx *store.Tx) error { return deleteIfThere(guestTable, tx, g.id) }))
+	}
+	g.mu.Lock()
+	g.owner, g.epoch = ha.NodeID(n.config.Name), 1
+	g.mu.Unlock()
+	n.guests.add(g)
+	return nil
+}
+
+// admit refuses a guest that this host could not hold beside the others.
+func (n *Node) admit(spec vm.Spec) error {
+	need, used := spec.ResourceUse().Memory, n.guests.usedMemory()
+	if n.host.Memory > 0 && need+used > n.host.Memory {
+		return api.Errorf(api.Conflict, "create %s: it needs %v of memory, the guests and replicas here take up to %v of this host's %v",
+			spec.Name, need/vm.MiB*vm.MiB, used/vm.MiB*vm.MiB, n.host.Memory/vm.MiB*vm.MiB)
+	}
+	return nil
+}
+
+// specError gives vm's errors the codes users see.
+func specError(err error) error {
+	codes := []struct {
+		is   error
+		code api.Code
+	}{
+		{vm.ErrBadSpec, api.Usage}, {vm.ErrInUse, api.Conflict}, {vm.ErrExists, api.Conflict}, {vm.ErrRunning, api.Conflict},
+		{vm.ErrStopped, api.Conflict}, {vm.ErrNotFound, api.NotFound}, {os.ErrNotExist, api.Usage}, {vm.ErrNoRoom, api.Conflict},
+	}
+	for _, c := range codes {
+		if errors.Is(err, c.is) {
+			return &api.Error{Code: c.code, Message: err.Error()}
+		}
+	}
+	return err
+}
+
+// Change implements api.Machines. Protection, restart policy and autostart
+// change at once, hardware only while the guest is stopped.
+func (n *Node) Change(ctx context.Context, name string, change []byte) (api.VM, error) {
+	g, err := n.ownGuest(name)
+	if err != nil {
+		return api.VM{}, err
+	}
+	g.op.Lock()
+	defer g.op.Unlock()
+	old := g.spec()
+	spec, err := vm.ChangeSpec(old, change)
+	if err != nil {
+		return api.VM{}, err
+	}
+	if spec.Name != old.Name || spec.UUID != old.UUID {
+		return api.VM{}, api.Errorf(api.Usage, "change %s: name and uuid of a guest do not change", name)
+	}
+	spec = spec.Defaults(n.host)
+	if err := spec.Validate(n.host); err != nil {
+		return api.VM{}, err
+	}
+	hardware := string(specHash(spec)) != string(specHash(old))
+	if hardware && g.running() {
+		return api.VM{}, api.Errorf(api.Conflict, "change %s: its hardware changes only while it is stopped", name).
+			WithHint("`vmctl vm stop %s` first.", name)
+	}
+	if !sameFiles(old, spec) {
+		return api.VM{}, api.Errorf(api.Usage, "change %s: disks, kernel and initrd of a guest cannot be changed yet", name)
+	}
+	if spec.Protection.Level != old.Protection.Level {
+		err := n.decider.request(ctx, func(id uint64) ha.Event {
+			return ha.SetLevel{ID: id, Guest: ha.GuestID(g.id), Level: ha.Level(spec.Protection.Level)}
+		})
+		if err != nil {
+			return api.VM{}, err
+		}
+	}
+	if err := g.write(func(r *guestRecord) { r.Spec = spec }); err != nil {
+		return api.VM{}, err
+	}
+	n.journal.record(info, "guest-changed", name, name+" changed")
+	return n.view(ctx, g), nil
+}
+
+func sameFiles(a, b vm.Spec) bool {
+	text := func(s vm.Spec) string {
+		out, err := yaml.Marshal([]any{s.Disks, s.Kernel, s.Initrd})
+		if err != nil {
+			return err.Error()
+		}
+		return string(out)
+	}
+	return text(a) == text(b)
+}
+
+// Remove implements api.Machines.
+func (n *Node) Remove(ctx context.Context, name string, force bool) error {
+	g, err := n.ownGuest(name)
+	if err != nil {
+		return err
+	}
+	if _, paired := n.members.peer(); paired && !n.peerHeard() && !force {
+		return api.Errorf(api.Unreachable, "remove %s: the peer does not answer, and its replica would stay", name).
+			WithHint("Wait for it, or give --force: the replica is removed when the peer is back.")
+	}
+	if g.running() {
+		if !force {
+			return api.Errorf(api.Conflict, "remove %s: it is running", name).WithHint("`vmctl vm stop %s` first, or give --force.", name)
+		}
+		if _, err := n.Act(ctx, name, api.Kill, 0); err != nil {
+			return err
+		}
+	}
+	g.op.Lock()
+	defer g.op.Unlock()
+	err = n.decider.request(ctx, func(id uint64) ha.Event { return ha.Forget{ID: id, Guest: ha.GuestID(g.id)} })
+	if err != nil {
+		return err
+	}
+	if err := g.write(func(r *guestRecord) { r.Removed, r.Run = true, false }); err != nil {
+		return err
+	}
+	g.forget()
+	select {
+	case <-g.cleaned:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	n.journal.record(info, "guest-removed", name, name+" and its disks removed")
+	return nil
+}
+
+// clean removes what is here of a guest that is gone.
+func (g *guest) clean(context.Context) {
+	defer close(g.cleaned)
+	g.closeStandby()
+	g.n.guests.drop(g.id)
+	if err := g.removeFiles(); err != nil {
+		g.n.journal.record(warning, "guest-files", g.name(), "files of a removed guest stay: "+err.Error())
+	}
+	err := g.n.db.Update(func(tx *store.Tx) error { return deleteIfThere(placeTable, tx, g.id) })
+	if err != nil {
+		g.log.Warn("the place of a removed guest stays in the store", "error", err)
+	}
+}
+
+// ownGuest finds a guest that this node owns.
+func (n *Node) ownGuest(name string) (*guest, error) {
+	g, err := n.guests.named(name)
+	if err != nil {
+		return nil, err
+	}
+	if !g.isOwner() {
+		return nil, api.Errorf(api.Conflict, "%s belongs to node %s now", name, g.ownerName()).WithHint("Try again.")
+	}
+	return g, nil
+}

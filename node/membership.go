@@ -1,0 +1,361 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/vmihailenco/msgpack/v5"
+
+	"vmctl/ha"
+	"vmctl/node/api"
+	"vmctl/node/lease"
+	"vmctl/node/peer"
+	"vmctl/node/wire"
+	"vmctl/store"
+)
+
+// tokenLife is how long a join token is good.
+const tokenLife = time.Hour
+
+// membership holds the cluster this node is in. Its record is replaced whole
+// under the lock and durable before it is used.
+type membership struct {
+	db   *store.DB
+	self string
+	addr string // advertised
+
+	mu       sync.Mutex
+	record   clusterRecord
+	identity *peer.Identity // nil: in no cluster
+}
+
+// errNoCluster is the API's answer where a cluster is needed.
+func errNoCluster() error {
+	return api.Errorf(api.Conflict, "this node is in no cluster").
+		WithHint("Run `vmctl cluster init NAME` here, or `vmctl cluster join ADDR:PORT --token T`.")
+}
+
+// load reads the stored cluster.
+func (m *membership) load() error {
+	var row store.Row[clusterRecord]
+	err := m.db.View(func(tx *store.Tx) (err error) {
+		row, err = clusterTable.Get(tx, only)
+		return err
+	})
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("load the cluster: %w", err)
+	}
+	m.record = row.Value
+	m.identity, err = peer.Open(row.Value.Identity)
+	return err
+}
+
+// save makes record durable, then current. The lock must be held.
+func (m *membership) save(record clusterRecord) error {
+	identity, err := peer.Open(record.Identity)
+	if err != nil {
+		return err
+	}
+	err = m.db.Update(func(tx *store.Tx) error {
+		_, err := clusterTable.Put(tx, only, record)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("store the cluster: %w", err)
+	}
+	m.record, m.identity = record, identity
+	return nil
+}
+
+func (m *membership) current() (clusterRecord, *peer.Identity) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.record, m.identity
+}
+
+// Identity is the node's own, nil while it is in no cluster.
+func (m *membership) Identity() *peer.Identity {
+	_, id := m.current()
+	return id
+}
+
+// peer is the other node, if there is one.
+func (m *membership) peer() (memberInfo, bool) {
+	record, id := m.current()
+	if id == nil {
+		return memberInfo{}, false
+	}
+	return record.peerOf(m.self)
+}
+
+func (r clusterRecord) peerOf(self string) (memberInfo, bool) {
+	for _, member := range r.Members {
+		if member.Name != self {
+			return member, true
+		}
+	}
+	return memberInfo{}, false
+}
+
+// member refuses nodes that are not in the cluster now.
+func (m *membership) member(node string) error {
+	record, _ := m.current()
+	if !slices.ContainsFunc(record.Members, func(i memberInfo) bool { return i.Name == node }) {
+		return fmt.Errorf("node %q is not in this cluster any more: %w", node, peer.ErrStranger)
+	}
+	return nil
+}
+
+// dial connects to the peer for a purpose.
+func (m *membership) dial(ctx context.Context, purpose, guest string, opts wire.Options) (*wire.Conn, error) {
+	to, ok := m.peer()
+	if !ok {
+		return nil, api.Errorf(api.Unreachable, "there is no peer: this node is alone")
+	}
+	return m.Identity().Dial(ctx, peer.Remote{Name: to.Name, Addr: to.Addr}, purpose, guest, opts)
+}
+
+func (m *membership) found(name string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.identity != nil {
+		return api.Errorf(api.Conflict, "make cluster %s: this node is in cluster %s already", name, m.record.Identity.ClusterName).
+			WithHint("`vmctl cluster leave` takes it out.")
+	}
+	if !nodeName.MatchString(name) {
+		return api.Errorf(api.Usage, "cluster name %q: use lower-case letters, digits, '-' and '.', 63 at most", name)
+	}
+	if m.addr == "" {
+		return api.Errorf(api.Conflict, "make cluster %s: this agent has no address for a peer", name).
+			WithHint("Start it with --listen ADDR:PORT.")
+	}
+	id, err := peer.Found(uuid.NewString(), name, m.self)
+	if err != nil {
+		return err
+	}
+	return m.save(clusterRecord{Identity: id.Sealed, Members: []memberInfo{{m.self, m.addr}}})
+}
+
+func (m *membership) newToken() (api.Token, error) {
+	_, id := m.current()
+	if id == nil {
+		return api.Token{}, errNoCluster()
+	}
+	token, err := peer.NewToken(peer.JoinToken, id.CACert)
+	if err != nil {
+		return api.Token{}, err
+	}
+	expires := time.Now().Add(tokenLife)
+	err = m.db.Update(func(tx *store.Tx) error {
+		_, err := tokenTable.Create(tx, token.Hash(), tokenRecord{Expires: expires})
+		return err
+	})
+	if err != nil {
+		return api.Token{}, fmt.Errorf("store the token: %w", err)
+	}
+	return api.Token{Token: token.String(), Expires: api.Time{Time: expires}}, nil
+}
+
+// joinExtra is what a joining node learns beside its identity.
+type joinExtra struct {
+	Members   []memberInfo  `msgpack:"members"`
+	Witnesses []witnessInfo `msgpack:"witnesses"`
+}
+
+// admit answers a node that asks to join: its token is used up and the node is
+// a member, durably and at once, before it gets its certificate.
+func (m *membership) admit(request peer.JoinRequest, from net.Addr) (peer.JoinReply, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	refuse := func(code api.Code, format string, args ...any) (peer.JoinReply, error) {
+		return peer.JoinReply{}, &wire.Refused{Code: string(code), Message: fmt.Sprintf(format, args...)}
+	}
+	if m.identity == nil {
+		return refuse(api.Conflict, "%s is in no cluster", m.self)
+	}
+	if !nodeName.MatchString(request.Node) {
+		return refuse(api.Usage, "node name %q is not usable", request.Node)
+	}
+	if request.Node == m.self {
+		return refuse(api.Conflict, "this cluster has a node named %s already; start the agent with another --name", request.Node)
+	}
+	if other, ok := m.record.peerOf(m.self); ok && other.Name != request.Node {
+		return refuse(api.Conflict, "the cluster is a pair already: %s and %s", m.self, other.Name)
+	}
+	if err := m.useToken(peer.Token{Secret: request.Secret}.Hash(), request.Node); err != nil {
+		return peer.JoinReply{}, err
+	}
+	record := m.record
+	record.Members = []memberInfo{{m.self, m.addr}, {request.Node, seenAddr(request.Addr, from)}}
+	extra, err := msgpack.Marshal(joinExtra{record.Members, record.Witnesses})
+	if err != nil {
+		return peer.JoinReply{}, fmt.Errorf("encode the members: %w", err)
+	}
+	reply, err := m.identity.Admit(request, extra)
+	if err != nil {
+		return reply, err
+	}
+	return reply, m.save(record)
+}
+
+// useToken marks a token used, or says why it is not good.
+func (m *membership) useToken(hash, node string) error {
+	return m.db.Update(func(tx *store.Tx) error {
+		row, err := tokenTable.Get(tx, hash)
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+			return &wire.Refused{Code: string(api.Unsafe), Message: "the token is not one of this cluster's; make one with `vmctl cluster token`"}
+		case err != nil:
+			return err
+		case row.Value.UsedBy != "":
+			return &wire.Refused{Code: string(api.Unsafe), Message: fmt.Sprintf("the token was used already, by %s; make another with `vmctl cluster token`", row.Value.UsedBy)}
+		case time.Now().After(row.Value.Expires):
+			return &wire.Refused{Code: string(api.Unsafe), Message: "the token has expired; make another with `vmctl cluster token`"}
+		}
+		row.Value.UsedBy = node
+		_, err = tokenTable.Put(tx, hash, row.Value)
+		return err
+	})
+}
+
+// seenAddr replaces an unspecified host in an advertised address by the one
+// the connection came from.
+func seenAddr(advertised string, from net.Addr) string {
+	host, port, err := net.SplitHostPort(advertised)
+	if err != nil {
+		return advertised
+	}
+	if ip := net.ParseIP(host); host != "" && (ip == nil || !ip.IsUnspecified()) {
+		return advertised
+	}
+	seen, _, err := net.SplitHostPort(from.String())
+	if err != nil {
+		return advertised
+	}
+	return net.JoinHostPort(seen, port)
+}
+
+func (m *membership) join(ctx context.Context, addr, text string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.identity != nil {
+		return api.Errorf(api.Conflict, "join through %s: this node is in cluster %s already", addr, m.record.Identity.ClusterName).
+			WithHint("`vmctl cluster leave` takes it out.")
+	}
+	if m.addr == "" {
+		return api.Errorf(api.Conflict, "join through %s: this agent has no address for a peer", addr).
+			WithHint("Start it with --listen ADDR:PORT.")
+	}
+	token, err := peer.ParseToken(text, peer.JoinToken)
+	if err != nil {
+		return api.Errorf(api.Usage, "%v", err)
+	}
+	id, extraBytes, err := peer.Join(ctx, addr, token, m.self, m.addr)
+	if err != nil {
+		return connectError(err)
+	}
+	var extra joinExtra
+	if err := msgpack.Unmarshal(extraBytes, &extra); err != nil {
+		return fmt.Errorf("read the members from %s: %w", addr, err)
+	}
+	for i := range extra.Members {
+		if extra.Members[i].Name != m.self {
+			extra.Members[i].Addr = keepReachable(extra.Members[i].Addr, addr)
+		}
+	}
+	return m.save(clusterRecord{Identity: id.Sealed, Members: extra.Members, Witnesses: extra.Witnesses})
+}
+
+// keepReachable prefers the address a node was just reached at over one that
+// says "any".
+func keepReachable(told, used string) string {
+	host, _, err := net.SplitHostPort(told)
+	if ip := net.ParseIP(host); err != nil || host == "" || ip != nil && ip.IsUnspecified() {
+		return used
+	}
+	return told
+}
+
+// connectError gives a failed connection the code users see.
+func connectError(err error) error {
+	var refused *wire.Refused
+	switch {
+	case errors.As(err, &refused):
+		return &api.Error{Code: api.Code(refused.Code), Message: err.Error()}
+	case errors.Is(err, peer.ErrStranger), errors.Is(err, peer.ErrToken):
+		return &api.Error{Code: api.Unsafe, Message: err.Error()}
+	case errors.Is(err, peer.ErrUnreachable):
+		return (&api.Error{Code: api.Unreachable, Message: err.Error()}).
+			WithHint("Is the agent there running with --listen, and is the port open?")
+	}
+	return err
+}
+
+// witness finds the witness with an id.
+func (r clusterRecord) witness(id ha.NodeID) (witnessInfo, bool) {
+	for _, w := range r.Witnesses {
+		if w.ID == string(id) {
+			return w, true
+		}
+	}
+	return witnessInfo{}, false
+}
+
+// addWitnesses keeps what the peer, or an enrolment, told of witnesses.
+func (m *membership) addWitnesses(told []witnessInfo) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	record := m.record
+	record.Witnesses = slices.Clone(record.Witnesses)
+	changed := false
+	for _, w := range told {
+		i := slices.IndexFunc(record.Witnesses, func(known witnessInfo) bool { return known.ID == w.ID })
+		if i >= 0 && record.Witnesses[i].Addr == w.Addr {
+			continue
+		}
+		if i >= 0 {
+			record.Witnesses = slices.Delete(record.Witnesses, i, i+1)
+		}
+		record.Witnesses, changed = append(record.Witnesses, w), true
+	}
+	if !changed || m.identity == nil {
+		return nil
+	}
+	return m.save(record)
+}
+
+// dialVoter connects to the peer or a witness for the lease protocol.
+func (m *membership) dialVoter(ctx context.Context, to ha.NodeID) (*wire.Conn, error) {
+	record, id := m.current()
+	if id == nil {
+		return nil, peer.ErrNoCluster
+	}
+	if w, ok := record.witness(to); ok {
+		return id.Dial(ctx, peer.Remote{Addr: w.Addr, Fingerprint: w.Fingerprint}, lease.Purpose, "", lease.Options())
+	}
+	if other, ok := record.peerOf(m.self); ok && other.Name == string(to) {
+		return id.Dial(ctx, peer.Remote{Name: other.Name, Addr: other.Addr}, lease.Purpose, "", lease.Options())
+	}
+	return nil, fmt.Errorf("connect to %s: its address is not known yet: %w", to, peer.ErrUnreachable)
+}
+
+// leave forgets the cluster, durably.
+func (m *membership) leave() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	err := m.db.Update(func(tx *store.Tx) error { return deleteIfThere(clusterTable, tx, only) })
+	if err != nil {
+		return fmt.Errorf("forget the cluster: %w", err)
+	}
+	m.record, m.identity = clusterRecord{}, nil
+	return nil
+}

@@ -1,0 +1,274 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"vmctl/ha"
+	"vmctl/node/api"
+	"vmctl/node/lease"
+	"vmctl/node/peer"
+	"vmctl/node/wire"
+	"vmctl/store"
+	"vmctl/vm"
+	"vmctl/vm/guard"
+)
+
+// Node is a running agent.
+type Node struct {
+	config  Config
+	log     *slog.Logger
+	host    vm.Host
+	qemu    string // version, for people
+	started time.Time
+	self    nodeRecord
+	exe     string // this program, to run guards of
+
+	db       *store.DB
+	journal  *journal
+	alarms   *alarms
+	members  *membership
+	exchange *exchange
+	decider  *decider
+	links    *lease.Links
+	guests   *guests
+	tasks    sync.WaitGroup
+	launcher guard.Launcher
+	creating sync.Mutex // one guest is made at a time
+}
+
+// Run is the agent, from start to stop. ready is called once it serves. Guests
+// run on when it ends.
+func Run(ctx context.Context, config Config, ready func(*Node)) (err error) {
+	if err := config.check(); err != nil {
+		return err
+	}
+	if err := config.makeDirs(); err != nil {
+		return err
+	}
+	db, err := store.Open(filepath.Join(config.StateDir, "vmctl.db"), store.Options{Schema: schema, Log: config.Log})
+	if errors.Is(err, store.ErrLocked) {
+		return api.Errorf(api.Conflict, "start the agent: %v", err)
+	}
+	if err != nil {
+		return fmt.Errorf("start the agent: %w", err)
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	n := &Node{config: config, log: config.Log, db: db, started: time.Now()}
+	if err := n.load(); err != nil {
+		return err
+	}
+	return n.serve(ctx, ready)
+}
+
+// load reads what is stored and builds the rooms, in order of need.
+func (n *Node) load() (err error) {
+	if n.exe, err = os.Executable(); err != nil {
+		return fmt.Errorf("find this program: %w", err)
+	}
+	if n.self, err = countStart(n.db, n.config.Name); err != nil {
+		return err
+	}
+	if err := n.findHost(); err != nil {
+		return err
+	}
+	n.journal = newJournal(n.db, n.config.Name, n.log)
+	n.alarms = newAlarms(n.journal)
+	n.members = &membership{db: n.db, self: n.config.Name, addr: n.config.Advertise}
+	if err := n.members.load(); err != nil {
+		return err
+	}
+	n.decider = newDecider()
+	n.guests = newGuests(n)
+	n.exchange = &exchange{db: n.db, members: n.members, changed: n.guests.changed, log: n.log, kick: make(chan struct{}, 1)}
+	if err := n.guests.load(); err != nil {
+		return err
+	}
+	return n.loadCore()
+}
+
+// countStart counts this start of the agent durably: the lease protocol tells
+// incarnations apart by it.
+func countStart(db *store.DB, name string) (nodeRecord, error) {
+	var self nodeRecord
+	err := db.Update(func(tx *store.Tx) error {
+		row, err := nodeTable.Get(tx, only)
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+			row.Value.Name = name
+		case err != nil:
+			return err
+		case row.Value.Name != name:
+			return api.Errorf(api.Conflict, "start the agent as %s: this state directory is node %s's", name, row.Value.Name).
+				WithHint("Use --name %s, or another --state-dir.", row.Value.Name)
+		}
+		self = row.Value
+		self.Boot++
+		_, err = nodeTable.Put(tx, only, self)
+		return err
+	})
+	return self, err
+}
+
+// loadCore makes the lease core of what was persisted.
+func (n *Node) loadCore() error {
+	setup := ha.Setup{Self: ha.NodeID(n.config.Name), Boot: n.self.Boot, Timing: ha.DefaultTiming(), Start: ha.Time(guard.Now())}
+	err := n.db.View(func(tx *store.Tx) error {
+		shared, err := sharedTable.Get(tx, only)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		setup.Cluster = shared.Value
+		rows, err := leaseTable.List(tx, "")
+		for _, row := range rows {
+			setup.Records = append(setup.Records, row.Value)
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("load the leases: %w", err)
+	}
+	d := n.decider
+	if d.core, err = ha.NewCore(setup); err != nil {
+		return err
+	}
+	d.db, d.tick, d.log, d.guests = n.db, setup.Timing.Tick, n.log, n.guests
+	d.shared = func(ha.Cluster) { n.exchange.soon() }
+	d.notice = n.notice
+	for _, record := range setup.Records {
+		n.guests.owned(record)
+	}
+	return nil
+}
+
+// serve runs everything until ctx ends, then ends it in reverse.
+func (n *Node) serve(ctx context.Context, ready func(*Node)) (err error) {
+	api, err := n.listenAPI()
+	if err != nil {
+		return err
+	}
+	defer api.Close()
+	var peers net.Listener
+	if n.config.Listen != "" {
+		if peers, err = net.Listen("tcp", n.config.Listen); err != nil {
+			return fmt.Errorf("listen for the peer: %w", err)
+		}
+		defer peers.Close()
+	}
+
+	// The journal outlives everything that records events.
+	journal := start(context.WithoutCancel(ctx), n.journal.run)
+	defer journal()
+	ctx, cancel := context.WithCancel(ctx)
+	defer n.tasks.Wait()
+	defer cancel()
+	n.links = lease.New(ctx, n.members.dialVoter, n.decider.deliver, n.linkChanged, n.log)
+	n.decider.send = n.links.Send
+	n.tasks.Go(n.links.Wait)
+	n.tasks.Go(func() { n.decider.run(ctx) })
+	n.tasks.Go(func() { n.exchange.run(ctx) })
+	n.tasks.Go(func() { n.guests.run(ctx) })
+	if peers != nil {
+		server := n.peerServer()
+		n.tasks.Go(func() {
+			if err := server.Serve(ctx, peers); err != nil {
+				n.journal.record(alarm, "peer-listener", "", err.Error())
+			}
+		})
+	}
+	web := &http.Server{Handler: n.backend().Handler(), ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
+	served := make(chan error, 1)
+	go func() { served <- web.Serve(api) }()
+	n.journal.record(info, "agent-started", "", fmt.Sprintf("agent %s started, QEMU %s, %s", n.config.Version, n.qemu, n.host.Accel))
+	ready(n)
+	select {
+	case <-ctx.Done():
+	case err = <-served:
+		served <- nil
+	}
+	cancel()
+	_ = web.Close()
+	<-served
+	n.journal.record(info, "agent-stopping", "", "agent is stopping; guests run on")
+	return err
+}
+
+// start runs a task that outlives the others and returns the function that
+// ends it.
+func start(ctx context.Context, run func(context.Context)) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() { defer close(done); run(ctx) }()
+	return func() { cancel(); <-done }
+}
+
+// listenAPI opens the unix socket. The database's lock has made sure that no
+// other agent has this state directory; another one may have this socket.
+func (n *Node) listenAPI() (net.Listener, error) {
+	path := n.config.Socket()
+	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		conn.Close()
+		return nil, api.Errorf(api.Conflict, "start the agent: another one answers at %s", path).
+			WithHint("Give this one its own --runtime-dir.")
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("remove the old socket: %w", err)
+	}
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("open the agent's socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		listener.Close()
+		return nil, fmt.Errorf("open the agent's socket: %w", err)
+	}
+	return listener, nil
+}
+
+func (n *Node) peerServer() *peer.Server {
+	return &peer.Server{
+		Self: n.config.Name,
+		Gate: peer.NodeGate{Identity: n.members.Identity, Member: n.members.member},
+		Log:  n.log,
+		Handlers: map[string]peer.Handler{
+			peer.PurposeJoin:  n.serveJoin,
+			lease.Purpose:     n.links.Serve,
+			purposeRecords:    n.exchange.serve,
+			purposeAPI:        n.serveAPI,
+			purposeBoot:       n.guests.serveBoot,
+			purposeDisks:      n.guests.serveDisks,
+			purposeCheckpoint: n.guests.serveCheckpoints,
+		},
+		Options: wire.Options{},
+	}
+}
+
+// linkChanged tells the core of the lease link to a voter.
+func (n *Node) linkChanged(to ha.NodeID, up bool) {
+	if other, ok := n.members.peer(); ok && other.Name == string(to) {
+		if up {
+			n.exchange.soon()
+		}
+		n.decider.tell(ha.PeerLink{Up: up})
+		return
+	}
+	n.decider.tell(ha.WitnessLink{Up: up})
+}
+
+// Socket is where the API listens.
+func (n *Node) Socket() string { return n.config.Socket() }
+
+// Healthy says whether the lease core answers within bound.
+func (n *Node) Healthy(ctx context.Context, bound time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, bound)
+	defer cancel()
+	return n.decider.inspect(ctx, func(*ha.Core) {}) == nil
+}

@@ -1,0 +1,218 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"vmctl/ha"
+	"vmctl/node/api"
+	"vmctl/vm"
+)
+
+// Bounds of operator commands.
+const (
+	defaultStop = time.Minute
+	startBound  = time.Minute
+)
+
+// Act implements api.Operator.
+func (n *Node) Act(ctx context.Context, name string, verb api.Verb, bound time.Duration) (api.VM, error) {
+	g, err := n.ownGuest(name)
+	if err != nil {
+		return api.VM{}, err
+	}
+	g.op.Lock()
+	defer g.op.Unlock()
+	acts := map[api.Verb]func(context.Context, *guest, time.Duration) error{
+		api.Start: n.start, api.Stop: n.stop, api.Kill: n.kill, api.Reset: n.reset, api.Pause: n.pause, api.Unpause: n.unpause,
+	}
+	if err := acts[verb](ctx, g, bound); err != nil {
+		return api.VM{}, specError(err)
+	}
+	return n.view(ctx, g), nil
+}
+
+// start wants the guest to run and waits until it does.
+func (n *Node) start(ctx context.Context, g *guest, _ time.Duration) error {
+	if g.running() {
+		return api.Errorf(api.Conflict, "start %s: it is running", g.name())
+	}
+	if err := n.leaseable(ctx, g); err != nil {
+		return err
+	}
+	g.locked(func() { g.status.hold, g.status.restarts, g.status.failure = time.Time{}, nil, "" })
+	if err := g.setRun(ctx, true); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, startBound)
+	defer cancel()
+	var failure string
+	err := g.await(ctx, func() bool { failure = g.status.failure; return g.machine != nil || failure != "" })
+	if err == nil && failure == "" {
+		return nil
+	}
+	if failure == "" {
+		failure = "it was not up after " + startBound.String()
+	}
+	if err := g.setRun(context.WithoutCancel(ctx), false); err != nil {
+		n.log.Warn("a failed start is not taken back", "error", err)
+	}
+	return api.Errorf(api.Failed, "start %s: %s", g.name(), failure)
+}
+
+// leaseable waits a moment for a lease and says what is missing.
+func (n *Node) leaseable(ctx context.Context, g *guest) error {
+	wait, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		if _, ok := g.leased(); ok {
+			return nil
+		}
+		select {
+		case <-ticker.C:
+		case <-wait.Done():
+			g.mu.Lock()
+			reason := g.verdict.Reason
+			g.mu.Unlock()
+			return api.Errorf(api.Unsafe, "start %s: neither the peer nor the witness confirms that this node may run it: %s", g.name(), reason).
+				WithHint("See `vmctl cluster status` and `vmctl ha why %s`.", g.name())
+		}
+	}
+}
+
+// stop wants the guest to be stopped. The wish is stored first: if this host
+// dies meanwhile, the peer does not revive the guest.
+func (n *Node) stop(ctx context.Context, g *guest, bound time.Duration) error {
+	if bound == 0 {
+		bound = defaultStop
+	}
+	return n.bringDown(ctx, g, "stop", func(m *machine) error {
+		ended, err := m.Shutdown(ctx, bound)
+		if err == nil && ended != vm.EndedByGuest {
+			n.journal.record(warning, "guest-stopped-hard", g.name(), fmt.Sprintf("%s did not shut itself down within %s: %s", g.name(), bound, ended))
+		}
+		return err
+	})
+}
+
+func (n *Node) kill(ctx context.Context, g *guest, _ time.Duration) error {
+	return n.bringDown(ctx, g, "kill", func(m *machine) error { return m.Kill(ctx) })
+}
+
+func (n *Node) bringDown(ctx context.Context, g *guest, word string, end func(*machine) error) error {
+	m := g.current()
+	g.mu.Lock()
+	wanted := g.record.Run
+	g.mu.Unlock()
+	if m == nil && !wanted {
+		return api.Errorf(api.Conflict, "%s %s: it is stopped already", word, g.name())
+	}
+	if err := g.setRun(ctx, false); err != nil {
+		return err
+	}
+	if m == nil {
+		return nil
+	}
+	if err := end(m); err != nil {
+		return err
+	}
+	return g.await(ctx, func() bool { return g.machine != m })
+}
+
+func (n *Node) reset(ctx context.Context, g *guest, _ time.Duration) error {
+	return n.onRunning(g, "reset", func(m *machine) error { return m.Reset(ctx) })
+}
+
+func (n *Node) pause(ctx context.Context, g *guest, _ time.Duration) error {
+	return n.onRunning(g, "pause", func(m *machine) error { return m.Pause(ctx) })
+}
+
+func (n *Node) unpause(ctx context.Context, g *guest, _ time.Duration) error {
+	return n.onRunning(g, "unpause", func(m *machine) error { return m.Unpause(ctx) })
+}
+
+func (n *Node) onRunning(g *guest, word string, act func(*machine) error) error {
+	m := g.current()
+	if m == nil {
+		return api.Errorf(api.Conflict, "%s %s: it is stopped", word, g.name()).WithHint("`vmctl vm start %s`", g.name())
+	}
+	if err := act(m); err != nil {
+		return err
+	}
+	n.journal.record(info, "guest-"+word, g.name(), fmt.Sprintf("%s: %s by the user", g.name(), word))
+	return nil
+}
+
+// Promote implements api.Operator.
+func (n *Node) Promote(ctx context.Context, name string, confirmPeerOff bool) (api.VM, error) {
+	g, err := n.guests.named(name)
+	if err != nil {
+		return api.VM{}, err
+	}
+	err = n.decider.request(ctx, func(id uint64) ha.Event {
+		return ha.Promote{ID: id, Guest: ha.GuestID(g.id), ConfirmPeerOff: confirmPeerOff, AcceptOutdated: confirmPeerOff}
+	})
+	if err != nil {
+		return api.VM{}, err
+	}
+	n.journal.record(warning, "promoted-by-hand", name, fmt.Sprintf("an operator promoted %s here, confirming that the peer is off", name))
+	ctx, cancel := context.WithTimeout(ctx, startBound)
+	defer cancel()
+	err = g.await(ctx, func() bool { return g.taking == nil && (g.machine != nil || !g.record.Run || g.status.failure != "") })
+	if err != nil {
+		return api.VM{}, api.Errorf(api.Failed, "promote %s: it is this node's now, but was not up after %s", name, startBound)
+	}
+	return n.view(ctx, g), nil
+}
+
+// Console implements api.Operator.
+func (n *Node) Console(ctx context.Context, name string) (io.ReadWriteCloser, error) {
+	g, err := n.guests.named(name)
+	if err != nil {
+		return nil, err
+	}
+	if g.current() == nil {
+		return nil, api.Errorf(api.Conflict, "open the console of %s: it is stopped", name)
+	}
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", g.layout.Serial())
+	if err != nil {
+		return nil, api.Errorf(api.Conflict, "open the console of %s: %v", name, err).WithHint("Does someone else have it open?")
+	}
+	return conn, nil
+}
+
+// SerialLog implements api.Operator.
+func (n *Node) SerialLog(_ context.Context, name string) (string, error) {
+	g, err := n.guests.named(name)
+	if err != nil {
+		return "", err
+	}
+	return g.layout.SerialLog(), nil
+}
+
+// current is the running machine, nil if there is none.
+func (g *guest) current() *machine {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.machine
+}
+
+func (g *guest) running() bool { return g.current() != nil }
+
+func (g *guest) ownerName() string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return string(g.owner)
+}
+
+// removeFiles deletes what this node has of the guest.
+func (g *guest) removeFiles() error {
+	return errors.Join(vm.Clean(vm.Platform{Network: vm.HostNetwork{}}, g.spec(), g.layout, false), vm.Remove(g.layout))
+}

@@ -1,0 +1,248 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"vmctl/ha"
+	"vmctl/snapshot/replica"
+	"vmctl/vm"
+)
+
+var errYielded = errors.New("another node owns the guest now")
+
+// live is the guest's goroutine: it plays the role that the lease core gives
+// this node, until ctx ends or the guest is removed.
+func (g *guest) live(ctx context.Context) {
+	defer g.closeStandby()
+	for ctx.Err() == nil {
+		g.mu.Lock()
+		gone, owner := g.gone, g.owner
+		g.mu.Unlock()
+		switch {
+		case gone:
+			g.clean(ctx)
+			return
+		case owner == ha.NodeID(g.n.config.Name):
+			g.own(ctx)
+		default:
+			g.standBy(ctx)
+		}
+	}
+}
+
+// role gives a context that ends when this node's ownership does not hold any
+// more, or begins.
+func (g *guest) role(ctx context.Context, owner bool) (context.Context, func()) {
+	role, cancel := context.WithCancelCause(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		err := g.await(role, func() bool {
+			return g.gone && g.machine == nil || (g.owner == ha.NodeID(g.n.config.Name)) != owner
+		})
+		if err == nil {
+			cancel(errYielded)
+		}
+	}()
+	return role, func() { cancel(nil); <-done }
+}
+
+// own is the owner's role: the guest is as the user wants it.
+func (g *guest) own(ctx context.Context) {
+	role, end := g.role(ctx, true)
+	defer end()
+	g.closeStandbyUnlessTaking()
+	for role.Err() == nil {
+		m, err := g.bringUp(role)
+		if err != nil {
+			if role.Err() != nil {
+				return
+			}
+			g.failed(err)
+			continue
+		}
+		g.attend(role, m)
+	}
+}
+
+// bringUp waits until the guest shall and may run, and returns it running.
+func (g *guest) bringUp(ctx context.Context) (*machine, error) {
+	if m, err := g.adopt(ctx); m != nil || err != nil {
+		return m, err
+	}
+	for {
+		if err := g.waitAllowed(ctx); err != nil {
+			return nil, err
+		}
+		g.mu.Lock()
+		taking := g.taking
+		g.mu.Unlock()
+		if taking != nil {
+			m, err := g.resume(ctx, *taking)
+			if m != nil || err != nil {
+				return m, err
+			}
+			continue // it is not to run
+		}
+		return g.boot(ctx)
+	}
+}
+
+// waitAllowed waits for a wish to run, a lease, and the end of a back-off; or
+// for a takeover.
+func (g *guest) waitAllowed(ctx context.Context) error {
+	for {
+		g.mu.Lock()
+		wish, hold, arm, epoch := g.record.Run, g.status.hold, g.arm, g.epoch
+		taking, changed := g.taking, g.changed
+		g.arm = 0
+		g.mu.Unlock()
+		if arm != 0 { // no QEMU here that could run beyond a deadline
+			g.n.decider.tell(ha.Armed{Guest: ha.GuestID(g.id), Arm: arm})
+		}
+		_, leased := g.leased()
+		wait := time.Until(hold)
+		if leased && (taking != nil && taking.Epoch == epoch || wish && wait <= 0) {
+			return nil
+		}
+		timer := time.NewTimer(max(wait, 50*time.Millisecond))
+		select {
+		case <-changed:
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return context.Cause(ctx)
+		}
+		timer.Stop()
+	}
+}
+
+// boot starts the guest from its disks. Writes that the peer does not see are
+// allowed only once its replica is durably outdated.
+func (g *guest) boot(ctx context.Context) (*machine, error) {
+	spec := g.spec()
+	if spec.Protection.Level != vm.ProtectNone {
+		if err := g.detach(ctx); err != nil {
+			return nil, fmt.Errorf("start %s: %w", spec.Name, err)
+		}
+	}
+	g.mu.Lock()
+	epoch, onReplica := g.epoch, g.here.Replica
+	g.mu.Unlock()
+	if err := g.writePlace(func(p *placeRecord) { p.Epoch = epoch }); err != nil {
+		return nil, err
+	}
+	m, err := startMachine(ctx, g, epoch, vm.Options{Replica: onReplica})
+	if err != nil {
+		return nil, err
+	}
+	g.n.journal.record(info, "guest-started", spec.Name, fmt.Sprintf("%s started here, epoch %d", spec.Name, epoch))
+	return m, nil
+}
+
+// detach makes the peer's replica durably outdated.
+func (g *guest) detach(ctx context.Context) error {
+	g.mu.Lock()
+	epoch, detached := g.epoch, g.detached
+	g.mu.Unlock()
+	if detached {
+		return nil
+	}
+	g.n.decider.tell(ha.ReplicaState{Guest: ha.GuestID(g.id), Epoch: epoch, InSync: false})
+	err := g.await(ctx, func() bool { return g.detached && g.epoch == epoch })
+	if err != nil {
+		return fmt.Errorf("mark the peer's replica outdated: %w", err)
+	}
+	return nil
+}
+
+// attach makes the peer's replica count.
+func (g *guest) attach(ctx context.Context) error {
+	g.mu.Lock()
+	epoch := g.epoch
+	g.detached = false
+	g.mu.Unlock()
+	g.n.decider.tell(ha.ReplicaState{Guest: ha.GuestID(g.id), Epoch: epoch, InSync: true})
+	return g.await(ctx, func() bool { return g.attached && g.epoch == epoch })
+}
+
+// resume brings the guest up from this node's replica, after the core has made
+// this node the owner. What cannot be resumed is booted from the disks.
+func (g *guest) resume(ctx context.Context, taking ha.TakeOver) (*machine, error) {
+	began := time.Now()
+	name := g.name()
+	m, sequence, err := g.fromReplica(ctx, taking)
+	if err != nil && ctx.Err() == nil {
+		g.n.journal.record(alarm, "resume-failed", name, fmt.Sprintf("%s could not be resumed and is booted from its disks: %v", name, err))
+		if err := g.takeDisks(ctx, taking.Epoch); err != nil {
+			return nil, err
+		}
+	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	g.locked(func() { g.taking = nil })
+	g.n.decider.tell(ha.TakenOver{Guest: ha.GuestID(g.id), Epoch: taking.Epoch})
+	switch {
+	case m != nil:
+		g.n.journal.record(warning, "guest-resumed", name, fmt.Sprintf("%s resumed here from checkpoint %d, epoch %d, in %d ms",
+			name, sequence, taking.Epoch, time.Since(began).Milliseconds()))
+	case !taking.Run:
+		g.n.journal.record(warning, "guest-taken", name, fmt.Sprintf("%s is this node's now, epoch %d; it is not to run", name, taking.Epoch))
+	default:
+		return g.boot(ctx)
+	}
+	return m, nil
+}
+
+// fromReplica resumes the guest. Without a checkpoint, or for a guest that is
+// not to run, the disks are taken as they are and the machine is nil.
+func (g *guest) fromReplica(ctx context.Context, taking ha.TakeOver) (*machine, uint64, error) {
+	standby, err := g.openStandby(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	if !taking.Run || taking.Level == ha.LevelRestart {
+		return nil, 0, g.takeDisks(ctx, taking.Epoch)
+	}
+	checkpoint, err := standby.TakeOver(ctx, taking.Epoch)
+	if err != nil {
+		return nil, 0, err
+	}
+	if err := g.writePlace(func(p *placeRecord) { p.Replica, p.Epoch, p.Prepared = true, taking.Epoch, 0 }); err != nil {
+		return nil, 0, err
+	}
+	m, err := resumeMachine(ctx, g, taking.Epoch, checkpoint, standby.Activate)
+	if err != nil {
+		return nil, 0, err
+	}
+	g.closeStandby()
+	return m, checkpoint.Sequence, nil
+}
+
+// takeDisks makes the replica's disks this guest's own, as the last write left
+// them.
+func (g *guest) takeDisks(ctx context.Context, epoch uint64) error {
+	standby, err := g.openStandby(ctx)
+	if err != nil {
+		return err
+	}
+	if err := standby.TakeOverDisks(ctx, epoch); err != nil && !errors.Is(err, replica.ErrTaken) {
+		return err
+	}
+	g.closeStandby()
+	return g.writePlace(func(p *placeRecord) { p.Replica, p.Epoch, p.Prepared = true, epoch, 0 })
+}
+
+// failed notes why the guest does not run and holds the next try back.
+func (g *guest) failed(err error) {
+	name := g.name()
+	g.n.journal.record(alarm, "guest-failed", name, err.Error())
+	g.locked(func() {
+		g.status.failure = err.Error()
+		g.status.hold = time.Now().Add(5 * time.Second)
+	})
+}

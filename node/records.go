@@ -1,0 +1,103 @@
+package node
+
+import (
+	"errors"
+	"time"
+
+	"vmctl/ha"
+	"vmctl/node/peer"
+	"vmctl/store"
+	"vmctl/vm"
+)
+
+// guestRecord is what both nodes know of a guest: the owner writes it and
+// sends it to the peer. Who owns it stands in the lease core's own record.
+type guestRecord struct {
+	Spec    vm.Spec   `msgpack:"spec"`
+	Epoch   uint64    `msgpack:"epoch"`   // of the owner that wrote it
+	Version uint64    `msgpack:"version"` // rises with every change within the epoch
+	Run     bool      `msgpack:"run"`     // the user wants it to run
+	Removed bool      `msgpack:"removed"` // kept until the peer knows
+	Created time.Time `msgpack:"created"`
+}
+
+// newerThan says which of two versions of a record stands.
+func (r guestRecord) newerThan(o guestRecord) bool {
+	return r.Epoch > o.Epoch || r.Epoch == o.Epoch && r.Version > o.Version
+}
+
+// placeRecord is what only this node knows: what the files here are.
+type placeRecord struct {
+	// Replica: the disks are (or were, before this node took over) a replica's,
+	// raw and in the guest's own directory, whatever the spec says.
+	Replica bool `msgpack:"replica"`
+	// Epoch is the one under which this node last ran the guest from these
+	// disks; 0: never. A replica of a later epoch must not be mixed with them.
+	Epoch uint64 `msgpack:"epoch"`
+	// Sizes are those of the guest's disks when it last ran protected here.
+	Sizes []diskSize `msgpack:"sizes"`
+	// Prepared is the owner's epoch the replica's disks were made ready for.
+	Prepared uint64     `msgpack:"prepared"`
+	Disks    []diskSize `msgpack:"disks"`   // of the replica
+	BootID   string     `msgpack:"boot_id"` // of this host, when the replica was last joined
+}
+
+// clusterRecord is who belongs to the cluster and where they are. Mode and
+// witness in force are the lease core's business (sharedTable).
+type clusterRecord struct {
+	Identity  peer.Sealed   `msgpack:"identity"`
+	Members   []memberInfo  `msgpack:"members"`
+	Witnesses []witnessInfo `msgpack:"witnesses"` // every one that may still be asked, newest last
+}
+
+type memberInfo struct {
+	Name string `msgpack:"name"`
+	Addr string `msgpack:"addr"`
+}
+
+type witnessInfo struct {
+	ID          string `msgpack:"id"` // new with every new state directory
+	Name        string `msgpack:"name"`
+	Addr        string `msgpack:"addr"`
+	Fingerprint []byte `msgpack:"fingerprint"`
+}
+
+// tokenRecord is a join token that was given out.
+type tokenRecord struct {
+	Expires time.Time `msgpack:"expires"`
+	UsedBy  string    `msgpack:"used_by"`
+}
+
+// nodeRecord holds what is the node's own.
+type nodeRecord struct {
+	Name        string `msgpack:"name"`
+	Boot        uint64 `msgpack:"boot"` // counts starts of the agent
+	Maintenance bool   `msgpack:"maintenance"`
+}
+
+var (
+	guestTable   = store.NewTable[guestRecord]("guests")
+	placeTable   = store.NewTable[placeRecord]("places")
+	leaseTable   = store.NewTable[ha.Record]("leases")
+	sharedTable  = store.NewTable[ha.Cluster]("shared")
+	clusterTable = store.NewTable[clusterRecord]("cluster")
+	tokenTable   = store.NewTable[tokenRecord]("tokens")
+	nodeTable    = store.NewTable[nodeRecord]("node")
+	eventLog     = store.NewLog[eventRecord]("events")
+)
+
+// only is the key of a table with one row.
+const only = "this"
+
+// schema lists the database's migrations, oldest first. The first has nothing
+// to do: tables are made when first written.
+var schema = []store.Migration{}
+
+// deleteIfThere removes a row that may not exist.
+func deleteIfThere[T any](table store.Table[T], tx *store.Tx, key string) error {
+	err := table.Delete(tx, key)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	return err
+}

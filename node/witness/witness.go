@@ -1,0 +1,197 @@
+package witness
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"vmctl/ha"
+	"vmctl/node/lease"
+	"vmctl/node/peer"
+	"vmctl/node/wire"
+	"vmctl/store"
+)
+
+// Config is how a witness was started.
+type Config struct {
+	Name     string
+	StateDir string
+	Listen   string
+	Log      *slog.Logger
+}
+
+// selfRecord is the witness's own identity.
+type selfRecord struct {
+	ID   string `msgpack:"id"`
+	Name string `msgpack:"name"`
+	Cert []byte `msgpack:"cert"`
+	Key  []byte `msgpack:"key"`
+	Boot uint64 `msgpack:"boot"`
+}
+
+// clusterRecord is a cluster that enrolled.
+type clusterRecord struct {
+	Name   string `msgpack:"name"`
+	CACert []byte `msgpack:"ca_cert"`
+}
+
+var (
+	selfTable    = store.NewTable[selfRecord]("witness")
+	clusterTable = store.NewTable[clusterRecord]("clusters")
+	leaseTable   = store.NewTable[ha.Record]("leases") // key: cluster/guest
+)
+
+const only = "this"
+
+// Witness serves enrolled clusters.
+type Witness struct {
+	config Config
+	db     *store.DB
+	self   selfRecord
+	ready  func(addr string)
+
+	mu       sync.Mutex
+	clusters map[string]*cluster
+}
+
+// Run serves until ctx ends. ready is called with the address listened on.
+func Run(ctx context.Context, config Config, ready func(addr string)) (err error) {
+	if err := os.MkdirAll(config.StateDir, 0o700); err != nil {
+		return fmt.Errorf("make the state directory: %w", err)
+	}
+	db, err := store.Open(filepath.Join(config.StateDir, "witness.db"), store.Options{Log: config.Log})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	w := &Witness{config: config, db: db, clusters: map[string]*cluster{}, ready: ready}
+	if err := w.begin(); err != nil {
+		return err
+	}
+	pair, err := peer.OpenWitnessPair(w.self.Cert, w.self.Key)
+	if err != nil {
+		return err
+	}
+	if err := w.ensureToken(); err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", config.Listen)
+	if err != nil {
+		return fmt.Errorf("listen for clusters: %w", err)
+	}
+	ready(listener.Addr().String())
+	server := &peer.Server{
+		Self:    w.self.Name,
+		Gate:    peer.WitnessGate{Pair: pair, Authority: w.authority},
+		Options: lease.Options(),
+		Log:     config.Log,
+		Handlers: map[string]peer.Handler{
+			lease.Purpose:     w.serve,
+			peer.PurposeEnrol: w.enrol,
+		},
+	}
+	return server.Serve(ctx, listener)
+}
+
+// begin loads or makes the identity, counts this start, and opens the clusters.
+func (w *Witness) begin() error {
+	err := w.db.Update(func(tx *store.Tx) error {
+		row, err := selfTable.Get(tx, only)
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+			if row.Value, err = newSelf(w.config.Name); err != nil {
+				return err
+			}
+		case err != nil:
+			return err
+		}
+		w.self = row.Value
+		w.self.Boot++
+		_, err = selfTable.Put(tx, only, w.self)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("load the witness's identity: %w", err)
+	}
+	var enrolled []store.Row[clusterRecord]
+	err = w.db.View(func(tx *store.Tx) (err error) {
+		enrolled, err = clusterTable.List(tx, "")
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("load the clusters: %w", err)
+	}
+	for _, row := range enrolled {
+		if err := w.open(row.Key, row.Value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func newSelf(name string) (selfRecord, error) {
+	cert, key, err := peer.NewWitnessPair(name)
+	if err != nil {
+		return selfRecord{}, err
+	}
+	return selfRecord{ID: ID(peer.Fingerprint(cert)), Name: name, Cert: cert, Key: key}, nil
+}
+
+// ID derives a witness's voter id from its certificate's fingerprint: a new
+// state directory gives a new id.
+func ID(fingerprint []byte) string { return "witness-" + hex.EncodeToString(fingerprint[:6]) }
+
+func (w *Witness) authority(id string) ([]byte, error) {
+	if c := w.find(id); c != nil {
+		return c.record.CACert, nil
+	}
+	return nil, fmt.Errorf("this witness does not serve cluster %s; enrol it with `vmctl witness add`", id)
+}
+
+func (w *Witness) find(id string) *cluster {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.clusters[id]
+}
+
+func (w *Witness) serve(ctx context.Context, conn *wire.Conn, hello wire.Hello) {
+	if c := w.find(hello.Cluster); c != nil {
+		c.links.Serve(ctx, conn, hello)
+	}
+}
+
+// enrol takes a cluster in, if its token is the one given out.
+func (w *Witness) enrol(_ context.Context, conn *wire.Conn, hello wire.Hello) {
+	var request peer.EnrolRequest
+	err := peer.Answer(conn, &request, func() (any, error) {
+		if _, err := x509.ParseCertificate(request.CACert); err != nil || request.Cluster == "" || request.Cluster != hello.Cluster {
+			return nil, &wire.Refused{Code: "usage", Message: "the enrolment is not complete"}
+		}
+		if err := w.useToken(request.Secret); err != nil {
+			return nil, err
+		}
+		record := clusterRecord{Name: request.ClusterName, CACert: request.CACert}
+		err := w.db.Update(func(tx *store.Tx) error {
+			_, err := clusterTable.Put(tx, request.Cluster, record)
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("store the cluster: %w", err)
+		}
+		if err := w.open(request.Cluster, record); err != nil {
+			return nil, err
+		}
+		w.config.Log.Info("cluster enrolled", "cluster", request.ClusterName, "id", request.Cluster)
+		return peer.EnrolReply{Witness: w.self.Name}, nil
+	})
+	if err != nil {
+		w.config.Log.Info("enrolment refused", "cluster", hello.Cluster, "error", err)
+	}
+}

@@ -1,0 +1,132 @@
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"vmctl/snapshot/memory"
+	"vmctl/snapshot/replica"
+)
+
+// ErrPauseEnded says that the guard continued the guest before its checkpoint
+// was complete.
+var ErrPauseEnded = errors.New("the guard ended the pause")
+
+// pauseBound is how long a checkpoint may stop the guest: a dead agent's guest
+// stands still no longer. commandBound bounds each step in it.
+const (
+	pauseBound   = 2 * time.Second
+	commandBound = 5 * time.Second
+)
+
+// capture is one checkpoint in the making.
+type capture struct {
+	replica.Outgoing
+	at    time.Time
+	pause time.Duration
+}
+
+// checkpoint captures one and sends it.
+func (p *Protector) checkpoint(ctx context.Context) (Report, error) {
+	// Live, so that less is left to copy in the pause. Torn pages are compared
+	// again there.
+	if p.Last().Sequence == 0 {
+		if _, err := memory.Scan(ctx, p.image, p.shadow, p.sender.Delta(), memory.Options{}); err != nil {
+			return Report{}, err
+		}
+	}
+	taken, err := p.capture(ctx)
+	if err != nil {
+		return Report{}, fmt.Errorf("take a checkpoint: %w", err)
+	}
+	sent, err := p.sender.Send(ctx, taken.Outgoing)
+	if err != nil {
+		return Report{}, err
+	}
+	return Report{Sequence: taken.Sequence, Time: taken.at, Pause: taken.pause, Full: sent.Full,
+		Bytes: int64(sent.Bytes) + int64(sent.Blob)}, nil
+}
+
+// capture takes a numbered checkpoint of the guest while nobody else changes
+// its run state.
+func (p *Protector) capture(ctx context.Context) (taken capture, err error) {
+	if taken.Sequence, err = p.sender.Number(); err != nil {
+		return taken, err
+	}
+	err = p.config.Machine.Exclusive(ctx, func(ctx context.Context) (err error) {
+		taken, err = p.captureStopped(ctx, taken)
+		return err
+	})
+	return taken, err
+}
+
+// captureStopped stops the guest, takes RAM, device state and disk marker, and
+// continues it. The guest is continued whatever fails.
+func (p *Protector) captureStopped(ctx context.Context, taken capture) (out capture, err error) {
+	m := p.config.Machine
+	var status struct{ Status string }
+	if err := m.Execute(ctx, "query-status", nil, &status); err != nil {
+		return taken, err
+	}
+	taken.RunState = status.Status
+	running := status.Status == "running"
+	if !running && status.Status != "paused" {
+		return taken, fmt.Errorf("the guest is %s", status.Status)
+	}
+	if err := m.BeginPause(ctx, taken.Sequence, pauseBound); err != nil {
+		return taken, err
+	}
+	began := time.Now()
+	defer func() {
+		ended, endErr := p.goOn(ctx, taken.Sequence, running)
+		out.pause = time.Since(began)
+		if err == nil && endErr == nil && ended {
+			endErr = ErrPauseEnded
+		}
+		err = errors.Join(err, endErr)
+	}()
+	stop, cancel := context.WithTimeout(ctx, commandBound)
+	defer cancel()
+	if running {
+		if err := m.Execute(stop, "stop", nil, nil); err != nil {
+			return taken, err
+		}
+	}
+	taken.at = time.Now()
+	taken.Time = taken.at.UnixNano()
+	return taken, p.take(stop, &taken)
+}
+
+// take does what needs the guest stopped.
+func (p *Protector) take(ctx context.Context, taken *capture) (err error) {
+	if p.replicator != nil {
+		if err := p.config.Mirror.Check(ctx); err != nil {
+			return err
+		}
+	}
+	if taken.Blob, err = p.config.Machine.SaveDevices(ctx); err != nil {
+		return err
+	}
+	if _, err := memory.Scan(ctx, p.image, p.shadow, p.sender.Delta(), memory.Options{}); err != nil {
+		return err
+	}
+	if p.replicator == nil {
+		return nil
+	}
+	return p.replicator.Mark(ctx, taken.Sequence)
+}
+
+// goOn continues the guest if it ran, and tells the guard. It works although
+// ctx may have ended: a guest must not stand still because its link was lost.
+func (p *Protector) goOn(ctx context.Context, id uint64, running bool) (ended bool, err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commandBound)
+	defer cancel()
+	m := p.config.Machine
+	if running {
+		err = m.Execute(ctx, "cont", nil, nil)
+	}
+	ended, endErr := m.EndPause(ctx, id)
+	return ended, errors.Join(err, endErr)
+}

@@ -1,0 +1,297 @@
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"vmctl/snapshot/memory"
+	"vmctl/snapshot/replica"
+	"vmctl/snapshot/replicator"
+)
+
+// Machine is the running guest as a Protector needs it.
+type Machine interface {
+	Monitor
+	// SaveDevices returns the device state of the stopped guest.
+	SaveDevices(ctx context.Context) ([]byte, error)
+	// BeginPause tells the guard that the guest is about to be stopped for a
+	// checkpoint, for bound at most.
+	BeginPause(ctx context.Context, id uint64, bound time.Duration) error
+	// EndPause tells the guard that the guest runs again; ended means that the
+	// guard had continued it before.
+	EndPause(ctx context.Context, id uint64) (ended bool, err error)
+	// Exclusive runs f while nobody else changes the run state.
+	Exclusive(ctx context.Context, f func(context.Context) error) error
+}
+
+// ProtectorConfig describes the guest to protect.
+type ProtectorConfig struct {
+	UUID    string
+	Epoch   uint64
+	RAM     string // path of the RAM file; empty: disks only, no checkpoints
+	RAMSize int64
+	Spec    []byte // hash of what the device state belongs to
+	Counter string // file that numbers the checkpoints
+	Mirror  *Mirror
+	Machine Machine
+
+	// Degrade makes the peer's replica durably outdated; see replicator.Options.
+	Degrade func(ctx context.Context) error
+	// Synced is called when the replica is complete: with disks only, when they
+	// are in sync; else when the first checkpoint is committed.
+	Synced func(ctx context.Context) error
+	Log    *slog.Logger
+}
+
+// Protector keeps one running guest's replica up to date. It lives as long as
+// QEMU, its links to the peer come and go.
+type Protector struct {
+	config     ProtectorConfig
+	log        *slog.Logger
+	replicator *replicator.Replicator // nil: no disks
+	sender     *replica.Sender        // nil: no checkpoints
+	image      *memory.Image
+	shadow     *memory.Shadow
+	serving    sync.WaitGroup
+	stop       context.CancelFunc
+	failed     chan error // the replicator ended by itself
+
+	mu   sync.Mutex
+	last Report
+}
+
+// Report says what the newest committed checkpoint was and cost.
+type Report struct {
+	Sequence uint64
+	Time     time.Time     // of the pause
+	Pause    time.Duration // the guest was stopped
+	Bytes    int64         // RAM and device state sent
+	Full     bool
+}
+
+// NewProtector opens what is needed and serves the disks' mirrors. StartMirror
+// joins QEMU to it.
+func NewProtector(config ProtectorConfig) (_ *Protector, err error) {
+	p := &Protector{config: config, log: config.Log.With("guest", config.UUID), failed: make(chan error, 1)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.closeMemory())
+		}
+	}()
+	if config.RAM != "" {
+		if err := p.openMemory(); err != nil {
+			return nil, fmt.Errorf("protect the guest: %w", err)
+		}
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	p.stop = stop
+	if len(config.Mirror.Disks) == 0 {
+		return p, nil
+	}
+	p.replicator, err = replicator.New(replicator.Options{
+		Guest: config.UUID, Epoch: config.Epoch, Disks: config.Mirror.replicatorDisks(), Outdated: true,
+		Degrade: config.Degrade, InSync: p.disksSynced,
+	}, config.Log)
+	if err != nil {
+		stop()
+		return nil, err
+	}
+	listeners, err := p.replicator.Listen()
+	if err != nil {
+		stop()
+		return nil, err
+	}
+	p.serving.Go(func() {
+		if err := p.replicator.Serve(ctx, listeners); ctx.Err() == nil {
+			p.failed <- err
+		}
+	})
+	return p, nil
+}
+
+func (p *Protector) openMemory() (err error) {
+	if p.image, err = memory.Open(p.config.RAM, p.config.RAMSize); err != nil {
+		return err
+	}
+	if p.shadow, err = memory.NewShadow(p.config.RAMSize); err != nil {
+		return err
+	}
+	counter, err := replica.OpenCounter(p.config.Counter)
+	if err != nil {
+		return err
+	}
+	p.sender, err = replica.NewSender(replica.SenderConfig{
+		Epoch: p.config.Epoch, Spec: p.config.Spec, Shadow: p.shadow, Numbers: counter, Log: p.config.Log, AckTimeout: ackTimeout,
+	})
+	return err
+}
+
+// pauseShare keeps the guest stopped for at most a twentieth of the time: a
+// longer pause lengthens the interval.
+const pauseShare = 20
+
+// ackTimeout bounds how long a checkpoint makes no progress.
+const ackTimeout = 5 * time.Second
+
+// StartMirror joins QEMU's disks to the replicator, anew. Writes that go past
+// it until then are found by the compare of the next link.
+func (p *Protector) StartMirror(ctx context.Context) error {
+	if p.replicator == nil {
+		return nil
+	}
+	return p.config.Mirror.Start(ctx)
+}
+
+// disksSynced is the replicator's word that the peer's disks are complete.
+func (p *Protector) disksSynced(ctx context.Context) error {
+	if p.sender != nil {
+		return nil // the replica counts with its first checkpoint
+	}
+	return p.config.Synced(ctx)
+}
+
+// Dial opens a stream of a purpose to the peer.
+type Dial func(ctx context.Context) (Stream, error)
+
+// Protect runs one link to the peer until it is lost or ctx ends and says why.
+// interval gives the time from one checkpoint to the next.
+func (p *Protector) Protect(ctx context.Context, disks, checkpoints Dial, interval func() time.Duration) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var parts sync.WaitGroup
+	defer parts.Wait()
+	defer cancel(nil)
+	if p.replicator != nil {
+		stream, err := disks(ctx)
+		if err != nil {
+			return err
+		}
+		parts.Go(func() { cancel(p.replicator.Attach(ctx, stream)) })
+	}
+	if p.sender == nil {
+		return p.watch(ctx)
+	}
+	if err := p.waitDisks(ctx); err != nil {
+		return err
+	}
+	stream, err := checkpoints(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := p.sender.Attach(ctx, stream); err != nil {
+		return err
+	}
+	defer p.sender.Close()
+	return p.checkpoints(ctx, interval)
+}
+
+// watch looks after the mirror of a guest that has no checkpoints.
+func (p *Protector) watch(ctx context.Context) error {
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case err := <-p.failed:
+			return err
+		case <-ticker.C:
+		}
+		if p.replicator == nil {
+			continue
+		}
+		if err := p.config.Mirror.Check(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// waitDisks waits until every disk is in sync.
+func (p *Protector) waitDisks(ctx context.Context) error {
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	for p.replicator != nil && p.replicator.State().Phase != replicator.InSync {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case err := <-p.failed:
+			return err
+		case <-ticker.C:
+		}
+	}
+	return nil
+}
+
+// checkpoints takes one after the other.
+func (p *Protector) checkpoints(ctx context.Context, interval func() time.Duration) error {
+	synced := false
+	for {
+		began := time.Now()
+		report, err := p.checkpoint(ctx)
+		if err != nil {
+			return err
+		}
+		next := began.Add(max(interval(), report.Pause*pauseShare))
+		p.mu.Lock()
+		p.last = report
+		p.mu.Unlock()
+		if !synced {
+			if err := p.config.Synced(ctx); err != nil {
+				return err
+			}
+			synced = true
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case err := <-p.failed:
+			return err
+		case <-time.After(time.Until(next)):
+		}
+	}
+}
+
+// Void tells the replica that the guest was ended on purpose.
+func (p *Protector) Void(ctx context.Context, reason string) error {
+	if p.sender == nil || !p.sender.Attached() {
+		return replica.ErrLink
+	}
+	return p.sender.Void(ctx, reason)
+}
+
+// Last is the newest committed checkpoint; the zero Report if there is none.
+func (p *Protector) Last() Report {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.last
+}
+
+// Disks is where the disks' replication stands.
+func (p *Protector) Disks() replicator.State {
+	if p.replicator == nil {
+		return replicator.State{Phase: replicator.InSync}
+	}
+	return p.replicator.State()
+}
+
+// Close ends everything; no Protect may be under way. QEMU must be gone, or its
+// mirrors stopped: their writes find nobody.
+func (p *Protector) Close() error {
+	p.stop()
+	p.serving.Wait()
+	return p.closeMemory()
+}
+
+func (p *Protector) closeMemory() (err error) {
+	if p.image != nil {
+		err = p.image.Close()
+	}
+	if p.shadow != nil {
+		err = errors.Join(err, p.shadow.Close())
+	}
+	return err
+}

@@ -1,0 +1,162 @@
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"vmctl/snapshot/replica"
+	"vmctl/snapshot/replicator"
+	"vmctl/snapshot/undo"
+)
+
+// Stream is a connection of one purpose (node/wire.Conn has it).
+type Stream = replica.Stream
+
+// DiskImage is one disk of a guest as a replica on this host: always raw.
+type DiskImage struct {
+	Name string
+	Path string
+	Size int64 // bytes
+}
+
+// StandbyConfig says where a guest's replica lives.
+type StandbyConfig struct {
+	UUID   string
+	Epoch  uint64 // of the owner; earlier ones are refused
+	Dir    string // durable directory of the replica's record
+	RAMDir string // tmpfs
+	Disks  []DiskImage
+	MaxRAM int64 // bytes
+	Log    *slog.Logger
+}
+
+// Standby is the peer's side of one guest: its disks with their undo logs, and
+// its replica. Safe for concurrent use.
+type Standby struct {
+	config   StandbyConfig
+	disks    map[string]*undo.Disk
+	receiver *replicator.Receiver // nil: the guest has no disks
+	replica  *replica.Replica
+}
+
+// OpenStandby opens a replica or makes an empty one.
+func OpenStandby(ctx context.Context, config StandbyConfig) (_ *Standby, err error) {
+	s := &Standby{config: config, disks: map[string]*undo.Disk{}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.closeDisks())
+		}
+	}()
+	var paths []string
+	for _, d := range config.Disks {
+		if err := os.MkdirAll(filepath.Dir(d.Path), 0o700); err != nil {
+			return nil, fmt.Errorf("open the replica: %w", err)
+		}
+		disk, err := undo.Open(d.Path, d.Size)
+		if err != nil {
+			return nil, fmt.Errorf("open the replica's disk %s: %w", d.Name, err)
+		}
+		s.disks[d.Name] = disk
+		paths = append(paths, d.Path)
+	}
+	rc := replica.Config{Dir: config.Dir, RAMDir: config.RAMDir, Name: config.UUID, MaxRAM: config.MaxRAM, DiskPaths: paths, Log: config.Log}
+	if len(s.disks) > 0 {
+		s.receiver = replicator.NewReceiver(replicator.ReceiverOptions{Guest: config.UUID, Epoch: config.Epoch, Disks: s.disks}, config.Log)
+		rc.Disks = (*standbyDisks)(s)
+	}
+	s.replica, err = replica.Open(ctx, rc)
+	return s, err
+}
+
+// ServeDisks applies the owner's disk writes until the stream ends.
+func (s *Standby) ServeDisks(ctx context.Context, stream Stream) error {
+	if s.receiver == nil {
+		stream.Close()
+		return errors.New("the guest has no disks")
+	}
+	return s.receiver.Serve(ctx, stream)
+}
+
+// ServeCheckpoints takes the owner's checkpoints until the stream ends.
+func (s *Standby) ServeCheckpoints(ctx context.Context, stream Stream) error {
+	return s.replica.Receive(ctx, stream)
+}
+
+// Status is where the replica stands.
+func (s *Standby) Status(ctx context.Context) (replica.Status, error) { return s.replica.Status(ctx) }
+
+// TakeOver ends the replica's life as one and returns what to resume; see
+// replica.TakeOver.
+func (s *Standby) TakeOver(ctx context.Context, epoch uint64) (replica.Checkpoint, error) {
+	return s.replica.TakeOver(ctx, epoch)
+}
+
+// Activate is to be called right before the guest runs; see replica.Activate.
+func (s *Standby) Activate(ctx context.Context) (string, error) { return s.replica.Activate(ctx) }
+
+// TakeOverDisks fences older owners and lets go of the disks as their last
+// write left them, for a guest that is booted and not resumed.
+func (s *Standby) TakeOverDisks(ctx context.Context, epoch uint64) error {
+	if err := s.replica.Fence(ctx, epoch); err != nil {
+		return err
+	}
+	if s.receiver != nil {
+		s.receiver.Stop()
+	}
+	return s.closeDisks()
+}
+
+// Close ends all streams and lets go of the files.
+func (s *Standby) Close() error {
+	if s.receiver != nil {
+		s.receiver.Stop()
+	}
+	return errors.Join(s.replica.Close(), s.closeDisks())
+}
+
+func (s *Standby) closeDisks() (err error) {
+	for _, disk := range s.disks {
+		err = errors.Join(err, disk.Close())
+	}
+	return err
+}
+
+// DiscardUndo removes what an earlier life as a replica left beside an image
+// that is about to be a guest's own disk, or a replica from scratch.
+func DiscardUndo(path string) error { return undo.Discard(path) }
+
+// standbyDisks is a Standby as replica.Disks.
+type standbyDisks Standby
+
+func (s *standbyDisks) WaitMark(ctx context.Context, sequence uint64) error {
+	return s.receiver.WaitMark(ctx, sequence)
+}
+
+func (s *standbyDisks) Sync() error { return s.receiver.Sync() }
+
+// Rollback refuses the owner's frames first: one that was received and not yet
+// applied must not land behind the rollback.
+func (s *standbyDisks) Rollback(sequence uint64) error {
+	s.receiver.Stop()
+	for name, disk := range s.disks {
+		if err := disk.Rollback(sequence); err != nil {
+			return fmt.Errorf("disk %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (s *standbyDisks) Drop(before uint64) error {
+	for name, disk := range s.disks {
+		if err := disk.Drop(before); err != nil {
+			return fmt.Errorf("disk %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (s *standbyDisks) Close() error { return (*Standby)(s).closeDisks() }

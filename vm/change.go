@@ -1,0 +1,36 @@
+package vm
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"slices"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// ChangeSpec applies a change, a spec in YAML or JSON that has only the fields
+// to change, to a spec. Lists are replaced whole. The result still wants
+// Defaults and Validate.
+func ChangeSpec(s Spec, change []byte) (Spec, error) {
+	if len(change) > maxSpec {
+		return Spec{}, &SpecError{Name: s.Name, Problems: []string{"the change is too large"}}
+	}
+	s.Disks, s.NICs = slices.Clone(s.Disks), slices.Clone(s.NICs)
+	var fields map[string]yaml.Node
+	if err := yaml.Unmarshal(change, &fields); err == nil {
+		// The decoder would write into the list that is there.
+		if _, ok := fields["disks"]; ok {
+			s.Disks = nil
+		}
+		if _, ok := fields["nics"]; ok {
+			s.NICs = nil
+		}
+	}
+	decoder := yaml.NewDecoder(bytes.NewReader(change))
+	decoder.KnownFields(true)
+	if err := decoder.Decode(&s); err != nil && !errors.Is(err, io.EOF) {
+		return Spec{}, parseError(err)
+	}
+	return s, nil
+}
