@@ -112,4 +112,3 @@ func newPrefix() string {
 	_, _ = rand.Read(b[:]) // never fails, by its documentation
 	return fmt.Sprintf("%x-", b)
 }
-

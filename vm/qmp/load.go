@@ -98,7 +98,7 @@ func loaded(ctx context.Context, c Executor) (bool, error) {
 	switch status.Status {
 	case StatePaused, StateRunning:
 		return true, nil
-	case StateInMigrate, StatePrelaunch, "finish-migrate":
+	case StateInMigrate:
 	default:
 		return false, fmt.Errorf("QEMU is in the state %q instead", status.Status)
 	}

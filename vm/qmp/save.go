@@ -21,19 +21,20 @@ const stateMagic = 0x5145564d
 // file or memfd that may be written, whatever its access mode and offset: its
 // content is replaced. The state is complete when this returns nil, and only then.
 //
-// fdset is what QEMU keeps of it. Give it to RemoveSavedFD after "cont". For many
-// saves of one guest use a StateFile, which has nothing to remove.
+// set is what QEMU keeps of it, also after an error unless it is negative. Give it
+// to RemoveSavedFD after "cont". For many saves of one guest use a StateFile, which
+// has nothing to remove.
 //
 // After an error that is not QEMU's refusal, QEMU may still write to f later.
 func SaveDeviceState(ctx context.Context, c FileExecutor, f *os.File) (set int64, err error) {
 	w, err := writeOnly(f)
 	if err != nil {
-		return 0, fmt.Errorf("qmp: save device state: %w", err)
+		return -1, fmt.Errorf("qmp: save device state: %w", err)
 	}
 	defer w.Close()
 	set, err = addFD(ctx, c, w)
 	if err != nil {
-		return 0, err
+		return -1, err
 	}
 	return set, save(ctx, c, set)
 }
@@ -130,7 +131,7 @@ func (s *StateFile) content(buf []byte) ([]byte, error) {
 }
 
 // renew leaves the old file to QEMU. Its removal may not take effect while the
-// guest is stopped; that leaks one file per save given up.
+// guest is stopped; that leaks one file per save given up, until RemoveStaleFDs.
 func (s *StateFile) renew(ctx context.Context) error {
 	read, write, set := s.read, s.write, s.set
 	if err := s.open(ctx); err != nil {
@@ -138,7 +139,8 @@ func (s *StateFile) renew(ctx context.Context) error {
 	}
 	_, _ = read.Close(), write.Close()
 	s.broken = false
-	return RemoveSavedFD(ctx, s.c, set)
+	_ = RemoveSavedFD(ctx, s.c, set)
+	return nil
 }
 
 // Close frees the memory here, and QEMU's side of the file if the guest runs.
