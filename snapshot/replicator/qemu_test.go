@@ -41,8 +41,8 @@ func startQemu(t *testing.T) *machine {
 	socket := filepath.Join(dir, "qmp")
 	qemu := exec.Command("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none",
 		"-accel", "tcg", "-machine", "q35", "-m", "32M", "-S", "-qmp", "unix:"+socket+",server=on,wait=off",
-		"-blockdev", "driver=file,node-name=f0,filename="+m.image,
-		"-blockdev", "driver=raw,node-name=d0,file=f0", "-blockdev", "driver=raw,node-name=top0,file=d0",
+		"-blockdev", "driver=file,node-name=f0,discard=unmap,filename="+m.image,
+		"-blockdev", "driver=raw,node-name=d0,file=f0,discard=unmap", "-blockdev", "driver=raw,node-name=top0,file=d0,discard=unmap",
 		"-device", "virtio-blk-pci,drive=top0,id=vd0")
 	qemu.Stderr = os.Stderr
 	must(t, qemu.Start())
@@ -93,7 +93,7 @@ func (m *machine) io(command string) {
 // protect attaches the mirror, then exports the disk for the compare.
 func (m *machine) protect(socket string) {
 	m.t.Helper()
-	m.qmp("blockdev-add", fmt.Sprintf(`{"driver":"nbd","node-name":"t0","server":{"type":"unix","path":%q},"export":"d0","reconnect-delay":10}`, socket))
+	m.qmp("blockdev-add", fmt.Sprintf(`{"driver":"nbd","node-name":"t0","server":{"type":"unix","path":%q},"export":"d0","reconnect-delay":10,"discard":"unmap"}`, socket))
 	m.qmp("blockdev-mirror", `{"job-id":"m0","device":"top0","target":"t0","sync":"none","copy-mode":"write-blocking","on-target-error":"stop"}`)
 	m.qmp("nbd-server-start", fmt.Sprintf(`{"addr":{"type":"unix","data":{"path":%q}}}`, m.export()))
 	m.qmp("block-export-add", `{"type":"nbd","id":"ex0","node-name":"d0","name":"d0","writable":false}`)
@@ -108,8 +108,11 @@ func (m *machine) scribble(random *rand.Rand, times int) {
 		length := (1 + random.IntN(400)) * 512
 		off := random.IntN((qemuDisk-length)/512) * 512
 		verb := fmt.Sprintf("write -P %d", 1+random.IntN(255))
-		if random.IntN(5) == 0 {
+		switch random.IntN(8) {
+		case 0:
 			verb = "write -z -u"
+		case 1:
+			verb = "discard"
 		}
 		m.io(fmt.Sprintf("%s %d %d", verb, off, length))
 	}
@@ -230,6 +233,7 @@ func TestQemuLinkCutAndReattached(t *testing.T) {
 	p.scribble(random, 20) // during the first copy
 	p.waitInSync()
 	p.scribble(random, 40)
+	p.waitInSync() // what was discarded is compared
 	p.mustBeSame()
 	must(t, p.owner.Mark(t.Context(), 1))
 	must(t, p.receiver.WaitMark(t.Context(), 1))
@@ -243,8 +247,8 @@ func TestQemuLinkCutAndReattached(t *testing.T) {
 	}
 	p.attach()
 	p.scribble(random, 30) // during the compare
-	p.waitInSync()
 	p.scribble(random, 10)
+	p.waitInSync()
 	p.mustBeSame()
 	p.receiver.Stop()
 	p.scribble(random, 5)
@@ -300,8 +304,36 @@ func TestQemuOutlivesTheAgent(t *testing.T) {
 	<-done
 	p.waitInSync()
 	p.scribble(rand.New(rand.NewPCG(2, 2)), 20)
+	p.waitInSync()
 	p.mustBeSame()
 	if jobs := p.qmp("query-block-jobs", ""); !strings.Contains(jobs, `"io-status": "ok"`) || !strings.Contains(jobs, `"ready": true`) {
 		t.Errorf("mirror job: %s", jobs)
+	}
+}
+
+// `stop` drains: QEMU then answers no reads of the export until the mirror's
+// writes are acknowledged. A compare under way must not be waited for.
+func TestQemuStopsQuicklyDuringTheCompare(t *testing.T) {
+	p := startProtected(t)
+	p.attach()
+	p.waitInSync()
+	random := rand.New(rand.NewPCG(3, 3))
+	longest, during := time.Duration(0), 0
+	for range 40 {
+		p.owner.Recheck()
+		p.qmp("cont", "")
+		off := random.IntN(qemuDisk - 1<<20)
+		p.io(fmt.Sprintf("aio_write -q -P %d %d 64k", 1+random.IntN(255), off/512*512))
+		began := time.Now()
+		p.qmp("stop", "")
+		longest = max(longest, time.Since(began))
+		if p.owner.State().Phase == Resync {
+			during++
+		}
+	}
+	p.waitInSync()
+	p.mustBeSame()
+	if during == 0 || longest > 300*time.Millisecond || p.degraded.Load() != 0 {
+		t.Errorf("longest stop %v, %d of 40 during the compare, Degrade called %d times", longest, during, p.degraded.Load())
 	}
 }
