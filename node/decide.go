@@ -35,6 +35,7 @@ type decider struct {
 
 // guestActions is what the core may want of the guests here. None may wait.
 type guestActions interface {
+	owned(ha.Record)
 	renew(ha.Renew)
 	takeOver(ha.TakeOver)
 	yield(ha.Yield)
@@ -179,8 +180,11 @@ func (d *decider) persist(actions []ha.Action) ([]ha.Action, error) {
 		return nil, err
 	}
 	for _, action := range actions[:n] {
-		if c, ok := action.(ha.PersistCluster); ok {
-			d.shared(c.Cluster)
+		switch a := action.(type) {
+		case ha.PersistCluster:
+			d.shared(a.Cluster)
+		case ha.Persist:
+			d.guests.owned(a.Record)
 		}
 	}
 	return actions[n:], nil

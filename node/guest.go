@@ -129,9 +129,19 @@ func (g *guest) isOwner() bool {
 	return g.owner == ha.NodeID(g.n.config.Name)
 }
 
-// place sets who owns the guest.
+// place sets who owns the guest, unless a later epoch is known. What belonged
+// to an earlier epoch ends.
 func (g *guest) place(owner ha.NodeID, epoch uint64) {
-	g.locked(func() { g.owner, g.epoch = owner, epoch })
+	g.mu.Lock()
+	same := g.owner == owner && g.epoch == epoch || epoch < g.epoch
+	g.mu.Unlock()
+	if same {
+		return
+	}
+	g.locked(func() {
+		g.owner, g.epoch, g.deadline = owner, epoch, 0
+		g.detached, g.attached = false, false
+	})
 }
 
 // renew hands a lease on. The guard gets it from the machine's own goroutine:

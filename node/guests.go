@@ -114,13 +114,30 @@ func (gs *guests) changed(id string, record guestRecord) {
 	g := gs.get(id)
 	switch {
 	case g == nil && !record.Removed:
-		gs.add(newGuest(gs.n, id, record, placeRecord{}))
+		g = newGuest(gs.n, id, record, placeRecord{})
+		gs.add(g)
+		gs.recall(g)
 	case g != nil:
 		g.update(record)
 	}
 }
 
-// owned tells a guest who owns it, at start.
+// recall tells a guest that came after its lease record who owns it. It is
+// known to others already, so a newer record is not missed.
+func (gs *guests) recall(g *guest) {
+	err := gs.n.db.View(func(tx *store.Tx) error {
+		row, err := leaseTable.Get(tx, g.id)
+		if err == nil {
+			g.place(row.Value.Owner, row.Value.Epoch)
+		}
+		return err
+	})
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		gs.n.log.Error("the guest's lease record cannot be read", "vm", g.name(), "error", err)
+	}
+}
+
+// owned tells a guest who owns it, as the lease core has it on record.
 func (gs *guests) owned(record ha.Record) {
 	if g := gs.get(string(record.Guest)); g != nil {
 		g.place(record.Owner, record.Epoch)

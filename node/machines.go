@@ -49,33 +49,34 @@ func (n *Node) Create(ctx context.Context, spec vm.Spec) (api.VM, error) {
 		return api.VM{}, specError(err)
 	}
 	if err := n.register(ctx, g); err != nil {
-		return api.VM{}, errors.Join(err, vm.Remove(g.layout))
+		return api.VM{}, err
 	}
 	n.journal.record(info, "guest-created", spec.Name, fmt.Sprintf("%s made: %d CPUs, %v, protection %s", spec.Name, spec.CPUs, spec.Memory, spec.Protection.Level))
 	n.exchange.soon()
 	return n.view(ctx, g), nil
 }
 
-// register stores a new guest and makes this node its owner.
+// register stores a new guest and makes this node its owner. On failure
+// nothing of the guest is left.
 func (n *Node) register(ctx context.Context, g *guest) error {
 	err := n.db.Update(func(tx *store.Tx) error {
 		_, err := guestTable.Create(tx, g.id, g.record)
 		return err
 	})
 	if err != nil {
-		return err
+		return errors.Join(err, vm.Remove(g.layout))
 	}
+	g.owner, g.epoch = ha.NodeID(n.config.Name), 1
+	n.guests.add(g)
 	err = n.decider.request(ctx, func(id uint64) ha.Event {
 		return ha.Own{ID: id, Record: ha.Record{Guest: ha.GuestID(g.id), Level: ha.Level(g.record.Spec.Protection.Level)}}
 	})
-	if err != nil {
-		return errors.Join(err, n.db.Update(func(tx *store.Tx) error { return deleteIfThere(guestTable, tx, g.id) }))
+	if err == nil {
+		return nil
 	}
-	g.mu.Lock()
-	g.owner, g.epoch = ha.NodeID(n.config.Name), 1
-	g.mu.Unlock()
-	n.guests.add(g)
-	return nil
+	g.forget()
+	<-g.cleaned
+	return errors.Join(err, n.db.Update(func(tx *store.Tx) error { return deleteIfThere(guestTable, tx, g.id) }))
 }
 
 // admit refuses a guest that this host could not hold beside the others.

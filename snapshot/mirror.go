@@ -48,6 +48,9 @@ const cancelBound = 5 * time.Second
 type object = map[string]any
 
 func (m *Mirror) run(ctx context.Context, command string, args object) error {
+	if args == nil {
+		args = object{}
+	}
 	return m.Monitor.Execute(ctx, command, args, nil)
 }
 

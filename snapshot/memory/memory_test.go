@@ -86,11 +86,11 @@ func scribble(rng *rand.Rand, ram []byte, n int) {
 		case 1:
 			page[rng.IntN(PageSize)]++
 		case 2:
-			for i := range page {
+			for i := 0; i < PageSize; i += 8 {
 				page[i] = byte(rng.Uint32())
 			}
 		default:
-			for i := range page {
+			for i := 0; i < PageSize; i += 16 {
 				page[i] = byte(i * (1 + rng.IntN(3)))
 			}
 		}
