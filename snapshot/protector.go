@@ -134,6 +134,9 @@ func (p *Protector) openMemory() (err error) {
 // longer pause lengthens the interval.
 const pauseShare = 20
 
+// retryCheckpoint is the wait after a checkpoint that was left out.
+const retryCheckpoint = 100 * time.Millisecond
+
 // ackTimeout bounds how long a checkpoint makes no progress.
 const ackTimeout = 5 * time.Second
 
@@ -232,14 +235,22 @@ func (p *Protector) checkpoints(ctx context.Context, interval func() time.Durati
 	for {
 		began := time.Now()
 		report, err := p.checkpoint(ctx)
-		if err != nil {
+		passing := errors.Is(err, replicator.ErrNotInSync) || errors.Is(err, ErrPauseEnded)
+		if err != nil && !passing {
 			return err
 		}
 		next := began.Add(max(interval(), report.Pause*pauseShare))
-		p.mu.Lock()
-		p.last = report
-		p.mu.Unlock()
-		if !synced {
+		if passing {
+			// Its pages go with the next one. A discard in the guest has a part
+			// of a disk compared again, which takes a moment.
+			p.log.Info("checkpoint left out", "reason", err)
+			next = began.Add(min(interval(), retryCheckpoint))
+		} else {
+			p.mu.Lock()
+			p.last = report
+			p.mu.Unlock()
+		}
+		if !synced && !passing {
 			if err := p.config.Synced(ctx); err != nil {
 				return err
 			}

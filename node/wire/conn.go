@@ -3,6 +3,7 @@ package wire
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -176,8 +177,15 @@ func Decode(body []byte, v any) (err error) {
 	return nil
 }
 
-// Close ends the connection and unblocks Send and Receive.
-func (c *Conn) Close() error { return c.raw.Close() }
+// Close ends the connection and unblocks Send and Receive at once. TLS's own
+// farewell is left out: it would wait for a peer that does not read, and every
+// protocol here knows from its frames whether it was complete.
+func (c *Conn) Close() error {
+	if secure, ok := c.raw.(*tls.Conn); ok {
+		return secure.NetConn().Close()
+	}
+	return c.raw.Close()
+}
 
 // Remote is the other end's address.
 func (c *Conn) Remote() net.Addr { return c.raw.RemoteAddr() }

@@ -108,7 +108,7 @@ func TestCrashAtEveryChange(t *testing.T) {
 			}
 			for again, more := 0, true; more; again++ {
 				t.Run(fmt.Sprintf("%d-%v-%d", at, torn, again), func(t *testing.T) {
-					more = crashTwice(t, &reaper{at: at, torn: torn}, &reaper{at: again}) && again < 8
+					more = crashTwice(t, &reaper{at: at, torn: torn}, &reaper{at: again}) && again < 6
 				})
 			}
 		}
@@ -128,7 +128,7 @@ func crashTwice(t *testing.T, first, second *reaper) bool {
 	if n := verify(t, cfg, src.instants, 4); n != acked && n != acked+1 {
 		t.Fatalf("crash before %s: replica holds %d, acknowledged was %d", first.trace[min(first.at, len(first.trace))-1], n, acked)
 	}
-	return second.n >= second.at && first.at%5 == 0
+	return second.n >= second.at && first.at%7 == 0
 }
 
 // The same with a process that is really killed.
