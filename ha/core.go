@@ -90,12 +90,10 @@ func (c *Core) Step(now Time, ev Event) []Action {
 		c.broken = false
 		c.alarm(AlarmStorage, "", false, "")
 	}
-	if _, tick := ev.(Tick); tick {
-		again := c.retry
-		c.retry = nil
-		for _, e := range again {
-			c.handle(e)
-		}
+	again := c.retry // before anything newer: the order of the engine's words matters
+	c.retry = nil
+	for _, e := range again {
+		c.handle(e)
 	}
 	c.handle(ev)
 	c.settle()

@@ -29,7 +29,8 @@ type Own struct {
 	Record Record
 }
 
-// Forget removes a guest this node owns; the caller has stopped it.
+// Forget removes a guest this node owns; the caller has stopped it. Before
+// Settled follows, a takeover by a standby that cannot hear may still revive it.
 type Forget struct {
 	ID    uint64
 	Guest GuestID

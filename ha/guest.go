@@ -25,6 +25,7 @@ type holding struct {
 	peerRev    uint64 // highest revision the peer has stored
 	witnessRev uint64 // highest revision the witness has stored
 	deadline   Time   // last one given to the guard
+	renewed    Time   // when it was given
 	quiet      Time   // no lease may be used before: own acknowledgements of the former owner's leases
 	arm        uint64 // non-zero: the guard is being moved from Forever to a lease
 	armFor     NodeID // the witness it is being moved to

@@ -5,6 +5,7 @@ import "fmt"
 // hold is the owner's step for one guest.
 func (c *Core) hold(g *guest) {
 	if g.rec.Gone {
+		c.settled(g)
 		return
 	}
 	c.turn(g)
@@ -113,8 +114,9 @@ func (c *Core) lease(g *guest) {
 	case r.Taking && !h.takeSent:
 		h.takeSent, h.deadline = true, d
 		c.do(TakeOver{Guest: r.Guest, Epoch: r.Epoch, Deadline: d, Run: r.Run, Level: r.Level})
-	case d > h.deadline || (h.arm != 0 && !h.armSent):
-		h.deadline = d
+	case d > h.deadline || (h.arm != 0 && !h.armSent) || (d == Forever && c.now-h.renewed > Time(c.timing.Lease)/2):
+		// Forever is said again and again: a guard that missed it hears it later.
+		h.deadline, h.renewed = d, c.now
 		h.armSent = h.arm != 0
 		c.do(Renew{Guest: r.Guest, Epoch: r.Epoch, Deadline: d, Arm: h.arm})
 	}

@@ -10,6 +10,7 @@ import (
 
 	"vmctl/ha"
 	"vmctl/node/api"
+	"vmctl/snapshot/replica"
 	"vmctl/vm"
 )
 
@@ -214,5 +215,8 @@ func (g *guest) ownerName() string {
 
 // removeFiles deletes what this node has of the guest.
 func (g *guest) removeFiles() error {
-	return errors.Join(vm.Clean(vm.Platform{Network: vm.HostNetwork{}}, g.spec(), g.layout, false), vm.Remove(g.layout))
+	return errors.Join(
+		replica.Remove(replica.Config{Dir: g.replicaDir(), RAMDir: g.n.config.RAMDir, Name: g.id}),
+		vm.Clean(g.n.platform(&launch{}), g.spec(), g.layout, false),
+		vm.Remove(g.layout))
 }

@@ -76,12 +76,16 @@ func (g *guest) keepProtected(ctx context.Context, m *machine) {
 	}
 }
 
-// startMirror joins QEMU's disks to the replicator, which listens already.
+// startMirror joins QEMU's disks to the replicator, which listens already. For
+// a moment no mirror carries the guest's writes: the replica is outdated first.
 func (g *guest) startMirror(ctx context.Context, m *machine, p *snapshot.Protector) error {
 	if m.adopted {
 		if err := m.continueIfOurs(ctx); err != nil {
 			return err
 		}
+	}
+	if err := g.detach(ctx); err != nil {
+		return err
 	}
 	bound, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
@@ -169,6 +173,9 @@ func (g *guest) protectorOf(ctx context.Context, m *machine) (*snapshot.Protecto
 // newProtector describes the machine to a protector, which listens at once.
 func (g *guest) newProtector(m *machine) (*snapshot.Protector, error) {
 	spec := g.spec()
+	g.mu.Lock()
+	outdated := g.detached && g.epoch == m.epoch
+	g.mu.Unlock()
 	mirror := &snapshot.Mirror{
 		Monitor: m, Target: filepath.Join(g.layout.Runtime, "mirror.sock"), Export: filepath.Join(g.layout.Runtime, "nbd.sock"),
 	}
@@ -177,7 +184,7 @@ func (g *guest) newProtector(m *machine) (*snapshot.Protector, error) {
 	}
 	config := snapshot.ProtectorConfig{
 		UUID: g.id, Epoch: m.epoch, Spec: specHash(spec), Counter: filepath.Join(g.layout.State, "sequence"),
-		Mirror: mirror, Machine: m, Degrade: g.detach, Synced: g.synced, Log: g.log,
+		Mirror: mirror, Machine: m, Outdated: outdated, Degrade: g.detach, Synced: g.synced, Log: g.log,
 	}
 	if spec.Protection.Level == vm.ProtectResume {
 		config.RAM, config.RAMSize = g.layout.RAM(), int64(spec.Memory)

@@ -39,6 +39,9 @@ type ProtectorConfig struct {
 	Mirror  *Mirror
 	Machine Machine
 
+	// Outdated says that the peer's replica is durably outdated now, or that
+	// there is none: only then may writes go without it from the start.
+	Outdated bool
 	// Degrade makes the peer's replica durably outdated; see replicator.Options.
 	Degrade func(ctx context.Context) error
 	// Synced is called when the replica is complete: with disks only, when they
@@ -93,7 +96,7 @@ func NewProtector(config ProtectorConfig) (_ *Protector, err error) {
 		return p, nil
 	}
 	p.replicator, err = replicator.New(replicator.Options{
-		Guest: config.UUID, Epoch: config.Epoch, Disks: config.Mirror.replicatorDisks(), Outdated: true,
+		Guest: config.UUID, Epoch: config.Epoch, Disks: config.Mirror.replicatorDisks(), Outdated: config.Outdated,
 		Degrade: config.Degrade, InSync: p.disksSynced,
 	}, config.Log)
 	if err != nil {

@@ -173,7 +173,7 @@ func (g *Guest) press(ctx context.Context) bool {
 // Kill ends QEMU at once, as if the power was cut, and waits until it is gone.
 func (g *Guest) Kill(ctx context.Context) error {
 	g.markRequested()
-	killErr := g.guard.Kill(ctx)
+	killErr := killBy(ctx, g.guard)
 	if err := g.awaitGone(ctx, killWait); err != nil {
 		return errors.Join(fmt.Errorf("kill guest %q: %w", g.spec.Name, err), killErr)
 	}

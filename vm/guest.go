@@ -11,6 +11,8 @@ import (
 const (
 	// answer bounds a command that QEMU answers at once unless it hangs.
 	answer = 10 * time.Second
+	// guardAnswer is how long the guard may take to kill QEMU.
+	guardAnswer = 5 * time.Second
 	// killWait is how long a killed QEMU may take to be gone.
 	killWait = 15 * time.Second
 	// lastWords is how long events may lag behind the end of QEMU, and the end

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"vmctl/vm/guard"
-	"vmctl/vm/network"
 )
 
 // comeUp bounds how long QEMU may take until its monitor answers.
@@ -115,15 +114,23 @@ func checkStart(r Request) error {
 	return checkConflicts(r.Spec, r.Layout, r.Options, r.UsedDisks)
 }
 
+// guardEnds is how long a guard may be there after its QEMU: it writes down
+// how that ended.
+const guardEnds = 2 * time.Second
+
 // running asks the kernel whether a guard holds the guest's socket. A guard
 // that is stopped or busy holds it too.
 func running(l Layout) bool {
-	conn, err := net.Dial("unixpacket", l.Guard())
-	if err != nil {
-		return false
+	for deadline := time.Now().Add(guardEnds); ; time.Sleep(10 * time.Millisecond) {
+		conn, err := net.Dial("unixpacket", l.Guard())
+		if err != nil {
+			return false
+		}
+		conn.Close()
+		if time.Now().After(deadline) {
+			return true
+		}
 	}
-	conn.Close()
-	return true
 }
 
 // prepareRuntime makes the directory of sockets and removes what a start
@@ -219,7 +226,7 @@ func launchError(err error) error {
 func endNow(warden Guard) error {
 	ctx, cancel := context.WithTimeout(context.Background(), killWait)
 	defer cancel()
-	killErr := warden.Kill(ctx)
+	killErr := killBy(ctx, warden)
 	select {
 	case <-warden.Gone():
 		return nil
@@ -228,48 +235,14 @@ func endNow(warden Guard) error {
 	}
 }
 
-// Clean removes what a guest that ended left outside its own directory: taps,
-// sockets and, unless keepRAM, its memory. A replica's memory is kept.
-func Clean(p Platform, s Spec, l Layout, keepRAM bool) error {
-	if running(l) {
-		return fmt.Errorf("clean up after guest %q: %w", s.Name, ErrRunning)
+// killBy has the guard kill QEMU; if it does not, and the connection can, QEMU
+// is killed without it.
+func killBy(ctx context.Context, warden Guard) error {
+	patience, cancel := context.WithTimeout(ctx, guardAnswer)
+	defer cancel()
+	err := warden.Kill(patience)
+	if direct, ok := warden.(interface{ KillNow() error }); ok && err != nil {
+		return direct.KillNow()
 	}
-	errs := []error{clearRuntime(l)}
-	for i, nic := range s.NICs {
-		if nic.Type == NICBridge {
-			errs = append(errs, p.Network.Remove(s.TapName(i)))
-		}
-	}
-	if !keepRAM {
-		errs = append(errs, removeFile(l.RAM()))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("clean up after guest %q: %w", s.Name, err)
-	}
-	return nil
-}
-
-// HostNetwork is the Network of this host.
-type HostNetwork struct{}
-
-// Attach implements Network.
-func (HostNetwork) Attach(tap, bridge, mac string) error { return network.Attach(tap, bridge, mac) }
-
-// Remove implements Network.
-func (HostNetwork) Remove(tap string) error { return network.Remove(tap) }
-
-// CheckTap implements Network.
-func (HostNetwork) CheckTap(tap string) error { return network.CheckTap(tap) }
-
-// undoList takes steps back in reverse order.
-type undoList []func() error
-
-func (u *undoList) add(step func() error) { *u = append(*u, step) }
-
-func (u *undoList) run() error {
-	var errs []error
-	for i := len(*u) - 1; i >= 0; i-- {
-		errs = append(errs, (*u)[i]())
-	}
-	return errors.Join(errs...)
+	return err
 }

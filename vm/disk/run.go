@@ -60,7 +60,6 @@ func (t Tool) run(ctx context.Context, args ...string) (output []byte, code int,
 	return stdout.Bytes(), code, fmt.Errorf("qemu-img %s: %w: %s", args[0], err, message)
 }
 
-
 func checkFormat(format string) error {
 	if format != "raw" && format != "qcow2" {
 		return fmt.Errorf("%w %q: use raw or qcow2", ErrFormat, format)

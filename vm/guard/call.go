@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 )
 
@@ -90,32 +89,20 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	return decodeStatus(words)
 }
 
-// Renew extends the lease of epoch to deadline (CLOCK_BOOTTIME ns, or Forever) and
-// returns the deadline now in force, which is never earlier than before unless that
-// was Forever. A frozen guest is thawed. ErrStaleEpoch, ErrUnknownEpoch,
-// ErrPastDeadline, ErrGone.
-func (c *Client) Renew(ctx context.Context, epoch uint64, deadline int64) (int64, error) {
-	return c.grant(ctx, verbRenew, epoch, deadline)
+// Renew extends the lease of epoch to deadline (CLOCK_BOOTTIME ns, or Forever). The
+// deadline in force is never moved to an earlier time, unless it was Forever. A
+// frozen guest is thawed. ErrStaleEpoch, ErrUnknownEpoch, ErrPastDeadline, ErrGone.
+func (c *Client) Renew(ctx context.Context, epoch uint64, deadline int64) error {
+	_, err := c.call(ctx, verbRenew, epoch, uint64(max(deadline, 0)))
+	return err
 }
 
-// Claim makes a standby's QEMU (Launch.Standby) the guest of a new owner, once: the
-// epoch must be higher than the one it was launched with. From then on it is
+// Claim makes a standby's QEMU (Launch.Standby) the guest of a new owner, once; the
+// epoch must not be lower than the one it was launched with. From then on it is
 // subject to this epoch and deadline. ErrNotStandby, and as Renew.
-func (c *Client) Claim(ctx context.Context, epoch uint64, deadline int64) (int64, error) {
-	return c.grant(ctx, verbClaim, epoch, deadline)
-}
-
-func (c *Client) grant(ctx context.Context, v verb, epoch uint64, deadline int64) (int64, error) {
-	words, err := c.call(ctx, v, epoch, uint64(max(deadline, 0)))
-	if err != nil {
-		return 0, err
-	}
-	if len(words) == 1 {
-		if n, err := strconv.ParseInt(words[0], 10, 64); err == nil {
-			return n, nil
-		}
-	}
-	return 0, fmt.Errorf("%w: answer %.60q to %s", ErrMalformed, words, verbs[v].word)
+func (c *Client) Claim(ctx context.Context, epoch uint64, deadline int64) error {
+	_, err := c.call(ctx, verbClaim, epoch, uint64(max(deadline, 0)))
+	return err
 }
 
 // Revoke kills QEMU because epoch is over, and waits until it is reaped: from then

@@ -198,8 +198,8 @@ func (c *Client) KillNow() error {
 }
 
 // Close detaches: guard and guest run on. A pause that was begun here is ended
-// by the guard.
-func (c *Client) Close() {
+// by the guard. It may be called more than once, and always returns nil.
+func (c *Client) Close() error {
 	c.once.Do(func() {
 		close(c.closing)
 		_ = c.conn.Close()
@@ -208,4 +208,5 @@ func (c *Client) Close() {
 		}
 	})
 	c.workers.Wait()
+	return nil
 }

@@ -58,5 +58,7 @@
 //   - two guards never run for one socket path (a file lock held for life).
 //
 // The package knows nothing of specs, disks, peers, or who decides on epochs.
-// Only QEMU's own threads are frozen, not processes QEMU may have started.
+// Only QEMU's own threads are frozen, not processes QEMU may have started; and QEMU
+// must not change its user (-run-with user=, -runas): the kernel forgets the death
+// signal then.
 package guard

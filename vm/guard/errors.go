@@ -29,6 +29,8 @@ var (
 	ErrVersion = errors.New("guard speaks another protocol version")
 	// ErrRunning: a guard already runs for this guest on this host.
 	ErrRunning = errors.New("a guard already runs for this guest")
+	// ErrNoGuard: there is no configuration of a guard to attach to.
+	ErrNoGuard = errors.New("no guard was started for this guest")
 	// ErrDetached: the connection was closed here, or the guard dropped it; the
 	// guest may well run on.
 	ErrDetached = errors.New("not connected to the guard")

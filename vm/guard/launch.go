@@ -44,7 +44,7 @@ type Launch struct {
 	Epoch      uint64 `json:"epoch"`
 	DeadlineNS int64  `json:"deadline_ns"` // CLOCK_BOOTTIME; Forever: no lease
 	// Standby is set for a QEMU that waits with -incoming: it runs no guest yet,
-	// and its epoch is only known when Claim makes it the owner's.
+	// and Epoch is only the lowest that Claim may make it the owner's guest under.
 	Standby bool `json:"standby,omitempty"`
 
 	Limits Limits `json:"limits"`

@@ -30,12 +30,13 @@ func (l *lease) renew(now int64, epoch uint64, deadline int64) error {
 	return nil
 }
 
-// claim makes a standby's guest the owner's: the epoch is only known now.
+// claim makes a standby's guest the owner's: its epoch may only be known now, and
+// is never lower than the one the standby was launched for.
 func (l *lease) claim(now int64, epoch uint64, deadline int64) error {
 	switch {
 	case !l.standby:
 		return ErrNotStandby
-	case epoch <= l.epoch:
+	case epoch < l.epoch:
 		return ErrStaleEpoch
 	case deadline <= now:
 		return ErrPastDeadline

@@ -39,7 +39,7 @@ func Start(ctx context.Context, exe string, l Launch, launcher Launcher) (*Clien
 		return fail(err)
 	}
 	if c, err := dial(ctx, l); err == nil {
-		c.Close()
+		_ = c.Close()
 		return fail(fmt.Errorf("%w (socket %s)", ErrRunning, l.Socket))
 	}
 	if err := WriteLaunch(l); err != nil {
@@ -93,7 +93,7 @@ func settle(ctx context.Context, c *Client, l Launch) (*Client, error) {
 		err = fmt.Errorf("%w (pid %d)", ErrRunning, s.GuardPID)
 	}
 	if err != nil {
-		c.Close()
+		_ = c.Close()
 		return nil, err
 	}
 	bound := time.After(earlyBound)
@@ -104,12 +104,12 @@ func settle(ctx context.Context, c *Client, l Launch) (*Client, error) {
 		select {
 		case <-time.After(answerPoll):
 		case <-c.Done():
-			c.Close()
+			_ = c.Close()
 			return nil, ErrGone
 		case <-bound:
 			return c, nil
 		case <-ctx.Done():
-			c.Close()
+			_ = c.Close()
 			return nil, ctx.Err()
 		}
 	}
@@ -144,16 +144,20 @@ func lastWords(path string, from int64) string {
 
 // Attach connects to a running guard, as an agent does after a restart, and makes
 // sure that its QEMU is the process the guard means. ErrGone (a *GoneError, with
-// the exit record if there is one): there is nothing to adopt.
+// the exit record if there is one): there is nothing to adopt any more. ErrNoGuard:
+// none was ever started with this configuration file.
 func Attach(ctx context.Context, configPath string) (*Client, error) {
 	l, err := ReadLaunch(configPath)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("adopt guest: %w: %w", ErrNoGuard, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("adopt guest: %w", err)
 	}
 	c, err := dial(ctx, l)
 	if err == nil {
 		if _, err = c.identify(ctx); err != nil {
-			c.Close()
+			_ = c.Close()
 		}
 	}
 	if err == nil {

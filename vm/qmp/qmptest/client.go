@@ -3,6 +3,7 @@ package qmptest
 import (
 	"encoding/json"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -77,8 +78,11 @@ func (c *client) receive(handlers *sync.WaitGroup) {
 func (c *client) Read(p []byte) (int, error) {
 	oob := make([]byte, unix.CmsgSpace(4*8))
 	n, oobn, _, _, err := c.conn.ReadMsgUnix(p, oob)
-	if err == nil && n == 0 {
-		return 0, errors.New("the client has left")
+	switch {
+	case err != nil:
+		return 0, err
+	case n == 0:
+		return 0, io.EOF
 	}
 	messages, _ := unix.ParseSocketControlMessage(oob[:oobn])
 	for i := range messages {
@@ -87,7 +91,7 @@ func (c *client) Read(p []byte) (int, error) {
 			c.keep(os.NewFile(uintptr(fd), "passed"))
 		}
 	}
-	return n, err
+	return n, nil
 }
 
 // keep replaces the passed file that no command has taken yet.
