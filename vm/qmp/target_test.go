@@ -21,12 +21,14 @@ import (
 // target is a monitor under the contract: the fake, or QEMU itself.
 type target struct {
 	path         string
+	ram          string     // its RAM file; a fake has none
 	files        func() int // open in QEMU
 	freeze, thaw func()
 	kill         func()
 }
 
-type starter func(t *testing.T, options ...string) target
+// starter starts a target; one given ram waits for the state that belongs to it.
+type starter func(t *testing.T, ram ...string) target
 
 // targets runs a test against both.
 func targets(t *testing.T, test func(t *testing.T, start starter)) {
@@ -38,29 +40,30 @@ func targets(t *testing.T, test func(t *testing.T, start starter)) {
 	}
 }
 
-func startFake(t *testing.T, options ...string) target {
+func startFake(t *testing.T, ram ...string) target {
 	state := qmp.StatePrelaunch
-	for _, o := range options {
-		if o == "-incoming" {
-			state = qmp.StateInMigrate
-		}
+	if len(ram) > 0 {
+		state = qmp.StateInMigrate
 	}
 	m := qmptest.StartMachine(t, state)
 	return target{path: m.Path(), files: m.OpenFiles, freeze: m.Freeze, thaw: m.Thaw, kill: m.Kill}
 }
 
 // startQEMU starts a machine that is a whole PC without a guest: its firmware runs.
-func startQEMU(t *testing.T, options ...string) target {
+func startQEMU(t *testing.T, ram ...string) target {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "qmp") // t.TempDir may be too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, "q")
-	ram := filepath.Join(dir, "ram")
+	file, options := filepath.Join(dir, "ram"), []string(nil)
+	if len(ram) > 0 {
+		file, options = ram[0], []string{"-incoming", "defer"}
+	}
 	cmd := exec.Command("qemu-system-x86_64", append([]string{
 		"-accel", "tcg", "-M", "pc-q35-7.2,memory-backend=ram,suppress-vmdesc=on", "-m", "32M",
-		"-object", "memory-backend-file,id=ram,share=on,size=32M,mem-path=" + ram,
+		"-object", "memory-backend-file,id=ram,share=on,size=32M,mem-path=" + file,
 		"-global", "migration.send-configuration=off",
 		"-S", "-nodefaults", "-no-user-config", "-vga", "none", "-display", "none",
 		"-qmp", "unix:" + path + ",server=on,wait=off"}, options...)...)
@@ -86,6 +89,7 @@ func startQEMU(t *testing.T, options ...string) target {
 	waitFor(t, "QEMU's monitor", func() bool { _, err := os.Stat(path); return err == nil })
 	return target{
 		path: path,
+		ram:  file,
 		files: func() int {
 			list, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", cmd.Process.Pid))
 			if err != nil {

@@ -77,6 +77,7 @@ func (c *client) receive(handlers *sync.WaitGroup) {
 // Read receives bytes, and files beside them.
 func (c *client) Read(p []byte) (int, error) {
 	oob := make([]byte, unix.CmsgSpace(4*8))
+	c.server.thawed()
 	n, oobn, _, _, err := c.conn.ReadMsgUnix(p, oob)
 	switch {
 	case err != nil:
