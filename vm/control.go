@@ -123,8 +123,11 @@ func (g *Guest) powerdown(ctx context.Context, bound time.Duration) bool {
 	defer limit.Stop()
 	again := time.NewTicker(powerdownEach)
 	defer again.Stop()
+	// A monitor that hangs, or a long checkpoint, takes no more than the bound.
+	pressing, cancel := context.WithTimeout(ctx, bound)
+	defer cancel()
 	for {
-		if !g.press(ctx) {
+		if !g.press(pressing) {
 			return false
 		}
 		select {

@@ -256,6 +256,7 @@ func TestStartLeavesNothingBehind(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			p, n := testPlatform()
 			r := testRequest(t, test.spec)
 			test.request(&r, &p, n)
@@ -288,6 +289,7 @@ func (*deafMonitor) Close() error                       { return nil }
 
 // A failed start of a replica must not take its memory: it is the only copy.
 func TestFailedIncomingKeepsMemory(t *testing.T) {
+	t.Parallel()
 	p, _ := testPlatform()
 	r := testRequest(t, nil)
 	if err := os.MkdirAll(filepath.Dir(r.Layout.RAM()), 0o700); err != nil {
@@ -311,6 +313,7 @@ func TestFailedIncomingKeepsMemory(t *testing.T) {
 }
 
 func TestStartRefusesSecondRun(t *testing.T) {
+	t.Parallel()
 	p, _ := testPlatform()
 	r := testRequest(t, nil)
 	if err := os.MkdirAll(r.Layout.Runtime, 0o700); err != nil {
@@ -333,6 +336,7 @@ func TestStartRefusesSecondRun(t *testing.T) {
 }
 
 func TestAdopt(t *testing.T) {
+	t.Parallel()
 	p, _ := testPlatform()
 	r := testRequest(t, nil)
 	first := mustStart(t, p, r)

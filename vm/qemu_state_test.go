@@ -149,6 +149,7 @@ func checkBoot(t *testing.T, s Spec, lines []string) {
 
 // Both monitors answer at once, and the largest guest fits on its bus.
 func TestQEMUTakesLargestGuest(t *testing.T) {
+	t.Parallel()
 	h := realHost(t)
 	s := Spec{Name: "big", CPUs: 4, Memory: 32 * MiB, CPU: DefaultCPUKVM}
 	for range MaxDisks {

@@ -116,7 +116,7 @@ func checkStart(r Request) error {
 
 // guardEnds is how long a guard may be there after its QEMU: it writes down
 // how that ended.
-const guardEnds = 2 * time.Second
+const guardEnds = time.Second
 
 // running asks the kernel whether a guard holds the guest's socket. A guard
 // that is stopped or busy holds it too.

@@ -85,7 +85,7 @@ func (t Tool) Check(ctx context.Context, path, format string) (Report, error) {
 		}
 		return Report{}, file.Close()
 	}
-	output, code, err := t.run(ctx, "check", "-q", "--output=json", "-f", format, path)
+	output, code, err := t.run(ctx, "check", "--output=json", "-f", format, path)
 	const corrupt, leaks = 2, 3
 	if err != nil && code != corrupt && code != leaks {
 		return Report{}, fmt.Errorf("check %s: %w", path, err)

@@ -2,7 +2,8 @@
 // a persistent tap, attached to a bridge.
 //
 // It must not know of guests: it gets names and addresses. It makes no bridge
-// and changes none beyond adding its port.
+// and changes none beyond adding its port, except that a bridge without ports
+// keeps the address it has.
 //
 // Invariants:
 //   - A tap of ours is called vmc<8 of the uuid>n<card>, so both the creating

@@ -32,8 +32,8 @@ func TapName(uuid string, i int) string {
 }
 
 // Attach makes the tap and joins it to the bridge. guestMAC is the address of
-// the card; the tap takes the same with first byte fe, high enough that the
-// bridge does not adopt it as its own.
+// the card; the tap takes the same with first byte fe, higher than those of
+// real cards, so that the bridge goes on to use one of them.
 func Attach(tap, bridge, guestMAC string) (err error) {
 	defer func() {
 		if err != nil {
@@ -47,8 +47,14 @@ func Attach(tap, bridge, guestMAC string) (err error) {
 	if err != nil {
 		return err
 	}
+	if len(mac) != 6 {
+		return fmt.Errorf("%q is not the MAC address of a card", guestMAC)
+	}
 	master, err := findBridge(bridge)
 	if err != nil {
+		return err
+	}
+	if err := keepAddress(master); err != nil {
 		return err
 	}
 	if err := remake(tap); err != nil {
@@ -60,6 +66,25 @@ func Attach(tap, bridge, guestMAC string) (err error) {
 		}
 	}()
 	return join(tap, master, mac)
+}
+
+// keepAddress pins the address of a bridge without ports. It would take that of
+// its first tap, and another with every guest that comes or goes, while guests
+// remember the one they knew.
+func keepAddress(bridge netlink.Link) error {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return fmt.Errorf("list the ports: %w", err)
+	}
+	for _, link := range links {
+		if link.Attrs().MasterIndex == bridge.Attrs().Index {
+			return nil
+		}
+	}
+	if err := netlink.LinkSetHardwareAddr(bridge, bridge.Attrs().HardwareAddr); err != nil {
+		return fmt.Errorf("keep the bridge's address: %w", err)
+	}
+	return nil
 }
 
 func join(tap string, master netlink.Link, mac net.HardwareAddr) error {
