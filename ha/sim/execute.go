@@ -20,6 +20,8 @@ func (h *host) act(a ha.Action) {
 	case ha.Renew:
 		if v := w.volume(a.Guest); v != nil {
 			h.renew(v, a)
+		} else if a.Arm != 0 { // removed by its user, revived by a takeover
+			h.soon(ha.Armed{Guest: a.Guest, Arm: a.Arm}, 50*time.Millisecond)
 		}
 	case ha.TakeOver:
 		if v := w.volume(a.Guest); v != nil {

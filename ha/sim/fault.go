@@ -74,6 +74,13 @@ func (w *world) duel(at time.Duration) []Fault {
 	a := w.rng.IntN(nodes)
 	b, third := 1-a, nodes
 	window := w.timing.Window()
+	if w.chance(0.3) { // the owner lives on the third voter's leases, which then restarts
+		return []Fault{
+			{At: at, Kind: CutLink, Where: a, Other: b, For: 3 * window},
+			{At: at + window, Kind: CutLink, Where: a, Other: third, For: 2 * window},
+			{At: at + window + time.Duration(w.between(0, 300*time.Millisecond)), Kind: CrashAgent, Where: third, For: 10 * time.Millisecond},
+		}
+	}
 	meet := time.Duration(w.between(window-200*time.Millisecond, window+900*time.Millisecond))
 	list := []Fault{
 		{At: at, Kind: CutLink, Where: a, Other: third, For: time.Duration(w.between(window, 3*window))},

@@ -137,5 +137,6 @@ func (w *world) create(v *volume) {
 
 func newVolume(w *world, index int) *volume {
 	v := &volume{w: w, index: index, id: ha.GuestID(fmt.Sprintf("g%d", index)), owners: map[uint64]ha.NodeID{}}
+	v.busy = []float64{1, 0.1, 0.01, 0}[w.rng.IntN(4)]
 	return v
 }

@@ -125,6 +125,9 @@ func (w *world) heal() {
 		h.startAgent()
 		h.drain()
 	}
+	for _, v := range w.guests {
+		w.setRun(v, v.want) // a promotion may have lost the last word
+	}
 }
 
 // settled checks that all is well a while after the faults.

@@ -21,6 +21,7 @@ type volume struct {
 	owners  map[uint64]ha.NodeID
 	manual  bool // an operator promoted it: writes may be lost
 	silent  int64
+	busy    float64 // how often the guest writes; an idle one stays claimable while cut off
 	// storeTrouble: a store failed in this run, so an older version may be
 	// written over a newer one that was never acted on.
 	storeTrouble bool
@@ -166,7 +167,9 @@ func (v *volume) resync() {
 
 // serve runs the guest's writes and the resynchronisation for ever.
 func (v *volume) serve() {
-	v.write()
+	if v.w.chance(v.busy) {
+		v.write()
+	}
 	if v.w.chance(0.1) {
 		v.resync()
 	}
