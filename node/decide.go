@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -28,6 +29,7 @@ type decider struct {
 	events  chan ha.Event
 	queries chan func(*ha.Core)
 	done    chan struct{}
+	fatal   chan error // capacity 1: the agent cannot go on
 
 	nextID  uint64
 	waiting map[uint64]chan ha.Reply
@@ -48,6 +50,7 @@ func newDecider() *decider {
 		events:  make(chan ha.Event, 1024),
 		queries: make(chan func(*ha.Core)),
 		done:    make(chan struct{}),
+		fatal:   make(chan error, 1),
 		waiting: map[uint64]chan ha.Reply{},
 	}
 }
@@ -149,6 +152,13 @@ func (d *decider) step(event ha.Event) {
 		rest, err := d.persist(actions)
 		if err != nil {
 			d.log.Error("a decision could not be stored", "error", err)
+			if errors.Is(err, store.ErrUncertain) {
+				// What the disk holds is known only to the next start.
+				select {
+				case d.fatal <- err:
+				default:
+				}
+			}
 			event = ha.PersistFailed{Err: err.Error()}
 			continue
 		}

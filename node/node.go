@@ -191,6 +191,7 @@ func (n *Node) serve(ctx context.Context, ready func(*Node)) (err error) {
 	ready(n)
 	select {
 	case <-ctx.Done():
+	case err = <-n.decider.fatal:
 	case err = <-served:
 		served <- nil
 	}
