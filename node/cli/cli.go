@@ -25,6 +25,7 @@ const (
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	app := newApp(stdin, stdout, stderr)
 	err := app.RunContext(ctx, arrange(app, args))
 	return report(err, stderr)
@@ -37,11 +38,13 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		Version: version,
 		Description: "Two hosts, a cable, one binary. A protected guest is checkpointed to the peer and\n" +
 			"resumed there, with its memory, devices and disks as of one instant, when its host dies.\n\n" +
+			"Results go to standard output, messages to standard error. --socket and --output may stand\n" +
+			"behind the command too.\n\n" +
 			"Exit codes: 0 done; 1 failed; 2 wrong usage; 3 not found; 4 conflict with the present\n" +
 			"state; 5 node unreachable; 6 refused for safety.",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "socket", Value: DefaultRuntimeDir + "/" + socketName, EnvVars: []string{"VMCTL_SOCKET"}, Usage: "the agent's `PATH`"},
-			&cli.StringFlag{Name: "output", Value: "table", EnvVars: []string{"VMCTL_OUTPUT"}, Usage: "`table` or json"},
+			&cli.StringFlag{Name: "socket", Value: DefaultRuntimeDir + "/" + socketName, EnvVars: []string{"VMCTL_SOCKET"}, Usage: "`PATH` of the agent's socket"},
+			&cli.StringFlag{Name: "output", Value: "table", EnvVars: []string{"VMCTL_OUTPUT"}, Usage: "`FORM` of results: table or json"},
 		},
 		Before: checkOutput,
 		Commands: []*cli.Command{
@@ -54,10 +57,12 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		HideHelpCommand:        true,
 		UseShortOptionHandling: false,
 		EnableBashCompletion:   true,
-		ExitErrHandler:         func(*cli.Context, error) {}, // report does it
-		OnUsageError:           usageError,
-		CommandNotFound:        nil,
-		Action:                 unknownCommand,
+		// Values have commas in them.
+		DisableSliceFlagSeparator: true,
+		ExitErrHandler:            func(*cli.Context, error) {}, // report does it
+		OnUsageError:              usageError,
+		CommandNotFound:           nil,
+		Action:                    unknownCommand,
 	}
 }
 

@@ -15,7 +15,7 @@ func clusterCommand() *cli.Command {
 		&cli.Command{Name: "token", Usage: "make a token that admits one node, once, within an hour", Action: clusterToken},
 		&cli.Command{
 			Name: "join", Usage: "take this node into the cluster of the node at ADDR:PORT", ArgsUsage: "ADDR:PORT",
-			Flags:  []cli.Flag{&cli.StringFlag{Name: "token", Required: true, Usage: "the `TOKEN` that `vmctl cluster token` printed there"}},
+			Flags:  []cli.Flag{&cli.StringFlag{Name: "token", Usage: "the `TOKEN` that `vmctl cluster token` printed there"}},
 			Action: clusterJoin,
 		},
 		&cli.Command{Name: "status", Usage: "show the members and the witness", Action: clusterStatus},
@@ -54,7 +54,11 @@ func clusterJoin(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	cluster, err := client(c).Join(c.Context, args[0], c.String("token"))
+	token, err := required(c, "token")
+	if err != nil {
+		return err
+	}
+	cluster, err := client(c).Join(c.Context, args[0], token)
 	if err != nil {
 		return err
 	}

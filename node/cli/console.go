@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -16,6 +17,8 @@ const escape = 0x1d
 func vmConsoleCommand() *cli.Command {
 	return &cli.Command{
 		Name: "console", Usage: "join the guest's serial line; Ctrl-] leaves it", ArgsUsage: "NAME",
+		Description: "One at a time may have it. Without a terminal, standard input is sent to the guest and\n" +
+			"the console stays open when it ends. Everything the guest wrote is in `vmctl vm logs` too.",
 		Action: func(c *cli.Context) error {
 			args, err := arguments(c, "NAME")
 			if err != nil {
@@ -33,7 +36,12 @@ func vmConsoleCommand() *cli.Command {
 					defer term.Restore(int(file.Fd()), state)
 				}
 			}
-			return join(c.App.Reader, c.App.Writer, line)
+			defer context.AfterFunc(c.Context, func() { line.Close() })()
+			err = join(c.App.Reader, c.App.Writer, line)
+			if c.Context.Err() != nil {
+				return c.Context.Err()
+			}
+			return err
 		},
 	}
 }

@@ -16,22 +16,27 @@ func eventsCommand() *cli.Command {
 		Name:  "events",
 		Usage: "what happened, oldest first; one JSON object a line with --output json",
 		Flags: []cli.Flag{
-			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on with new events"},
-			&cli.DurationFlag{Name: "since", Usage: "only those of the last `TIME`, such as 10m"},
+			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on with new events until Ctrl-C", DisableDefaultText: true},
+			&cli.DurationFlag{Name: "since", Usage: "only those of the last `TIME`, such as 10m or 24h"},
 			&cli.StringFlag{Name: "vm", Usage: "only those about the guest `NAME`"},
 		},
+		Description:  "Examples:\n   vmctl events --since 1h --vm web\n   vmctl events --follow --output json",
 		OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
 			if _, err := arguments(c); err != nil {
 				return err
 			}
 			filter := api.EventFilter{VM: c.String("vm"), Follow: c.Bool("follow")}
-			if back := c.Duration("since"); back > 0 {
+			back, err := span(c, "since")
+			if err != nil {
+				return err
+			}
+			if back > 0 {
 				filter.Since = time.Now().Add(-back)
 			}
 			lines := json.NewEncoder(c.App.Writer)
 			w := tabwriter.NewWriter(c.App.Writer, 0, 4, 2, ' ', 0)
-			err := client(c).Events(c.Context, filter, func(e api.Event) error {
+			err = client(c).Events(c.Context, filter, func(e api.Event) error {
 				if asJSON(c) {
 					return lines.Encode(e)
 				}

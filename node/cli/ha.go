@@ -17,7 +17,7 @@ func haCommand() *cli.Command {
 			Name: "promote", Usage: "make this node the owner of a guest by hand", ArgsUsage: "VM",
 			Description: "Only for a pair without a witness, and only when you have made sure that the peer is off:\n" +
 				"if it still runs the guest, two copies write and both are damaged.",
-			Flags:  []cli.Flag{&cli.BoolFlag{Name: "confirm-peer-off", Usage: "I have made sure that the peer is switched off"}},
+			Flags:  []cli.Flag{&cli.BoolFlag{Name: "confirm-peer-off", Usage: "I have made sure that the peer is switched off", DisableDefaultText: true}},
 			Action: haPromote,
 		},
 	)

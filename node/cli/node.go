@@ -26,7 +26,7 @@ func nodeCommand() *cli.Command {
 				&cli.StringFlag{Name: "advertise", Usage: "`ADDR:PORT` told to the peer, if not that of --listen"},
 				&cli.StringFlag{Name: "accel", Value: "auto", Usage: "`auto`, kvm or tcg"},
 				&cli.StringFlag{Name: "config", Usage: "YAML `FILE` with the same words; flags win over it"},
-				&cli.BoolFlag{Name: "verbose", Usage: "log more"},
+				&cli.BoolFlag{Name: "verbose", Usage: "log more", DisableDefaultText: true},
 			},
 			Action: nodeRun,
 		},

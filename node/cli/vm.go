@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -21,14 +20,14 @@ func vmCommand() *cli.Command {
 		&cli.Command{Name: "show", Usage: "show one guest", ArgsUsage: "NAME", Action: vmShow},
 		vmVerb(api.Start, "start a guest and wait until it runs"),
 		vmVerb(api.Stop, "ask the guest to shut down; end it when it has not after the timeout",
-			&cli.DurationFlag{Name: "timeout", Value: time.Minute, Usage: "`TIME` the guest has"}),
+			&cli.DurationFlag{Name: "timeout", Value: time.Minute, Usage: "`TIME` the guest has, such as 30s"}),
 		vmVerb(api.Kill, "end a guest at once, like pulling its plug"),
 		vmVerb(api.Reset, "press the guest's reset button"),
 		vmVerb(api.Pause, "stop the guest's processors; it stays in memory"),
 		vmVerb(api.Unpause, "let a paused guest go on"),
 		&cli.Command{
 			Name: "rm", Usage: "remove a stopped guest, its disks and its replica", ArgsUsage: "NAME",
-			Flags:  []cli.Flag{&cli.BoolFlag{Name: "force", Usage: "end it first if it runs, and remove it although the peer cannot be told"}},
+			Flags:  []cli.Flag{&cli.BoolFlag{Name: "force", Usage: "end it first if it runs, and remove it although the peer cannot be told", DisableDefaultText: true}},
 			Action: vmRemove,
 		},
 		vmConsoleCommand(), vmLogsCommand(), vmWaitCommand(),
@@ -43,7 +42,11 @@ func vmVerb(verb api.Verb, usage string, flags ...cli.Flag) *cli.Command {
 			if err != nil {
 				return err
 			}
-			v, err := client(c).Act(c.Context, args[0], verb, c.Duration("timeout"))
+			bound, err := span(c, "timeout")
+			if err != nil {
+				return err
+			}
+			v, err := client(c).Act(c.Context, args[0], verb, bound)
 			if err != nil {
 				return err
 			}
@@ -139,7 +142,7 @@ func vmRemove(c *cli.Context) error {
 func vmLogsCommand() *cli.Command {
 	return &cli.Command{
 		Name: "logs", Usage: "print the guest's serial log", ArgsUsage: "NAME",
-		Flags: []cli.Flag{&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on with what is added"}},
+		Flags: []cli.Flag{&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on with what is added", DisableDefaultText: true}},
 		Action: func(c *cli.Context) error {
 			args, err := arguments(c, "NAME")
 			if err != nil {
@@ -151,49 +154,15 @@ func vmLogsCommand() *cli.Command {
 			}
 			defer log.Close()
 			_, err = io.Copy(c.App.Writer, log)
-			if c.Context.Err() != nil {
+			switch {
+			case c.Context.Err() != nil:
 				return nil
+			case err != nil:
+				return api.Errorf(api.Unreachable, "print the log of %s: %v", args[0], err)
+			case c.Bool("follow"):
+				return api.Errorf(api.Unreachable, "follow the log of %s: the agent ended it", args[0])
 			}
-			return err
+			return nil
 		},
-	}
-}
-
-func vmWaitCommand() *cli.Command {
-	return &cli.Command{
-		Name: "wait", Usage: "wait until a guest is in a state, or its replica is synced", ArgsUsage: "NAME",
-		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "state", Value: "running", Usage: "a run `STATE` such as running, paused or stopped, or `synced`"},
-			&cli.DurationFlag{Name: "timeout", Value: time.Minute, Usage: "give up after `TIME`"},
-		},
-		Action: vmWait,
-	}
-}
-
-func vmWait(c *cli.Context) error {
-	args, err := arguments(c, "NAME")
-	if err != nil {
-		return err
-	}
-	want, deadline := c.String("state"), time.After(c.Duration("timeout"))
-	ticker := time.NewTicker(100 * time.Millisecond)
-	defer ticker.Stop()
-	for {
-		v, err := client(c).VM(c.Context, args[0])
-		if err != nil {
-			return err
-		}
-		if v.State == want || want == "synced" && v.Replica != nil && v.Replica.State == want {
-			return show(c, v, func(w *tabwriter.Writer) { fmt.Fprintf(w, "%s is %s\n", v.Name, want) })
-		}
-		select {
-		case <-ticker.C:
-		case <-c.Context.Done():
-			return c.Context.Err()
-		case <-deadline:
-			return api.Errorf(api.Failed, "wait for %s to be %s: it is %s after %s", v.Name, want,
-				strings.TrimSpace(v.State+" "+v.Reason), c.Duration("timeout")).
-				WithHint("See `vmctl ha why %s` and `vmctl events --vm %s`.", v.Name, v.Name)
-		}
 	}
 }

@@ -35,7 +35,7 @@ func witnessCommand() *cli.Command {
 		},
 		&cli.Command{
 			Name: "add", Usage: "make the witness at ADDR:PORT this cluster's third vote", ArgsUsage: "ADDR:PORT",
-			Flags:  []cli.Flag{&cli.StringFlag{Name: "token", Required: true, Usage: "the `TOKEN` that `vmctl witness token` printed there"}},
+			Flags:  []cli.Flag{&cli.StringFlag{Name: "token", Usage: "the `TOKEN` that `vmctl witness token` printed there"}},
 			Action: witnessAdd,
 		},
 		&cli.Command{Name: "remove", Usage: "go without a third vote; nothing takes over by itself then", Action: witnessRemove},
@@ -78,7 +78,11 @@ func witnessAdd(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	added, err := client(c).AddWitness(c.Context, args[0], c.String("token"))
+	token, err := required(c, "token")
+	if err != nil {
+		return err
+	}
+	added, err := client(c).AddWitness(c.Context, args[0], token)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,144 @@
+package cli
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"vmctl/node/api"
+	"vmctl/vm"
+)
+
+// specFlags are the flags that describe a guest; each has the word of the spec
+// file.
+func specFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.IntFlag{Name: "cpus", Usage: "virtual `CPUS`", DefaultText: "1"},
+		&cli.StringFlag{Name: "memory", Usage: "memory `SIZE`, such as 512M or 2GiB", DefaultText: "512M"},
+		&cli.StringSliceFlag{Name: "disk", Usage: "a `DISK`, see above"},
+		&cli.StringSliceFlag{Name: "nic", Usage: "a network `CARD`, see above"},
+		&cli.StringFlag{Name: "kernel", Usage: "boot this kernel `FILE` directly"},
+		&cli.StringFlag{Name: "initrd", Usage: "initial RAM disk `FILE` of that kernel"},
+		&cli.StringFlag{Name: "append", Usage: "command `LINE` of that kernel"},
+		&cli.StringFlag{Name: "machine", Usage: "versioned QEMU machine `TYPE`, a q35", DefaultText: vm.DefaultMachine},
+		&cli.StringFlag{Name: "cpu", Usage: "QEMU CPU `MODEL` that both hosts have"},
+		&cli.StringFlag{Name: "accel", Usage: "accelerator `NAME`: auto, kvm or tcg", DefaultText: "auto"},
+		&cli.StringFlag{Name: "protection", Usage: "`LEVEL`: none, restart (booted on the peer) or resume (goes on there)", DefaultText: "none"},
+		&cli.Float64Flag{Name: "interval", Usage: "`SECONDS` between two checkpoints", DefaultText: "1"},
+		&cli.StringFlag{Name: "restart", Usage: "`WHEN` to start it again here after it ended: never, on-failure or always", DefaultText: "on-failure"},
+		&cli.BoolFlag{Name: "autostart", Usage: "start it when the node starts", DisableDefaultText: true},
+	}
+}
+
+const specWords = `--disk and --nic may be repeated and take words with commas between them:
+   --disk 10G                            an empty disk; short for size=10G
+   --disk image=FILE[,size=20G]          a copy of an image, grown to the size
+   --disk path=FILE,format=raw           an existing disk, which stays where it is
+      more words: name=N, format=raw|qcow2, preallocate=true
+   --nic user,forward=tcp:127.0.0.1:8080:80
+                                         behind the host's address, port 8080 leads to 80
+   --nic bridge=br0                      on a bridge of the host
+   --nic tap=tap0                        on a tap device that exists
+      more words: mac=52:54:00:12:34:56`
+
+// specFields turns the flags that were given into fields of the spec file, so
+// that one strict parser judges both.
+func specFields(c *cli.Context) (map[string]any, error) {
+	fields := map[string]any{}
+	for _, name := range []string{"cpus", "memory", "append", "machine", "cpu", "accel", "autostart"} {
+		if c.IsSet(name) {
+			fields[name] = c.Value(name)
+		}
+	}
+	for _, name := range []string{"kernel", "initrd"} {
+		if c.IsSet(name) {
+			fields[name] = here(c.String(name))
+		}
+	}
+	protection := map[string]any{}
+	if c.IsSet("protection") {
+		protection["level"] = c.String("protection")
+	}
+	if c.IsSet("interval") {
+		protection["interval_seconds"] = c.Float64("interval")
+	}
+	if len(protection) > 0 {
+		fields["protection"] = protection
+	}
+	if c.IsSet("restart") {
+		fields["restart"] = map[string]any{"policy": c.String("restart")}
+	}
+	for _, list := range []struct{ flag, field string }{{"disk", "disks"}, {"nic", "nics"}} {
+		var items []map[string]any
+		for _, text := range c.StringSlice(list.flag) {
+			item, err := parseItem(list.flag, text)
+			if err != nil {
+				return nil, err
+			}
+			items = append(items, item)
+		}
+		if items != nil {
+			fields[list.field] = items
+		}
+	}
+	return fields, nil
+}
+
+// here makes a file's name one that the agent, which runs elsewhere, finds.
+func here(file string) string {
+	absolute, err := filepath.Abs(file)
+	if err != nil || file == "" {
+		return file
+	}
+	return absolute
+}
+
+// parseItem reads "key=value,key=value". A first word without "=" is a disk's
+// size or a network card's type.
+func parseItem(flag, text string) (map[string]any, error) {
+	item := map[string]any{}
+	for i, part := range strings.Split(text, ",") {
+		key, value, ok := strings.Cut(part, "=")
+		if !ok && i == 0 {
+			key, value = map[string]string{"disk": "size", "nic": "type"}[flag], part
+		} else if !ok {
+			return nil, api.Errorf(api.Usage, "--%s %s: %q is not key=value", flag, text, part)
+		}
+		if err := addWord(item, key, value); err != nil {
+			return nil, api.Errorf(api.Usage, "--%s %s: %v", flag, text, err)
+		}
+	}
+	return item, nil
+}
+
+// addWord adds one key=value of a list's item.
+func addWord(item map[string]any, key, value string) error {
+	if key == "" {
+		return fmt.Errorf("%q has no word before it", "="+value)
+	}
+	if value == "" {
+		return fmt.Errorf("%s has no value", key)
+	}
+	if key == "forward" {
+		list, _ := item[key].([]string)
+		item[key] = append(list, value)
+		return nil
+	}
+	if item[key] != nil {
+		return fmt.Errorf("%s is given twice", key)
+	}
+	switch key {
+	case "image", "path":
+		item[key] = here(value)
+	case "preallocate":
+		if value != "true" && value != "false" {
+			return fmt.Errorf("preallocate is true or false")
+		}
+		item[key] = value == "true"
+	default:
+		item[key] = value
+	}
+	return nil
+}
