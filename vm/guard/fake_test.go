@@ -3,6 +3,7 @@ package guard
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -139,6 +140,10 @@ func fakeMonitor(conn net.Conn, b *board) {
 func stopGuest(t testing.TB, socket string) {
 	t.Helper()
 	m, err := dialMonitor(t.Context(), socket)
+	for end := time.Now().Add(5 * time.Second); errors.Is(err, syscall.ECONNREFUSED) && time.Now().Before(end); {
+		time.Sleep(time.Millisecond) // bound, but not listening yet
+		m, err = dialMonitor(t.Context(), socket)
+	}
 	if err == nil {
 		err = m.execute("stop", time.Second, nil)
 		m.close()

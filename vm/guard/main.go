@@ -132,5 +132,6 @@ func leave(p *peers, r *ExitRecord, path string, log *slog.Logger) {
 	if err != nil || !ok {
 		log.Error("leave an exit record", "error", err, "finished", ok)
 	}
+	p.retire()
 	p.broadcast(appendExit(nil, r))
 }

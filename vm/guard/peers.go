@@ -4,12 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-const maxPeers = 32
+const (
+	maxPeers  = 32
+	lockBound = time.Second
+)
 
 // peer is one connection. A free slot has fd -1.
 type peer struct {
@@ -33,7 +37,7 @@ func openPeers(path string) (*peers, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock guard socket: %w", err)
 	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := takeLock(int(lock.Fd())); err != nil {
 		_ = lock.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, fmt.Errorf("%w: %s is in use", ErrRunning, path)
@@ -49,6 +53,17 @@ func openPeers(path string) (*peers, error) {
 		return nil, fmt.Errorf("listen on guard socket %s: %w", path, err)
 	}
 	return p, nil
+}
+
+// takeLock tries for a moment: a guard that was killed gives its lock up a little
+// later than its QEMU is seen to be gone.
+func takeLock(fd int) error {
+	for end := time.Now().Add(lockBound); ; time.Sleep(lockBound / 100) {
+		err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(end) {
+			return err
+		}
+	}
 }
 
 func (p *peers) bind() (err error) {
@@ -129,16 +144,22 @@ func (p *peers) broadcast(packet []byte) {
 	}
 }
 
-// close removes the socket, ends all connections, and gives up the lock last.
-func (p *peers) close() {
+// retire makes room for the next guard of this guest: whoever is told by the last
+// broadcast may start one at once.
+func (p *peers) retire() {
 	if p.listen >= 0 {
 		_ = os.Remove(p.path)
 		_ = unix.Close(p.listen)
+		p.listen = -1
 	}
+	_ = p.lock.Close()
+}
+
+func (p *peers) close() {
+	p.retire()
 	for i := range p.slots {
 		if p.slots[i].fd >= 0 {
 			p.slots[i].close()
 		}
 	}
-	_ = p.lock.Close()
 }

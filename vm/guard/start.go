@@ -38,8 +38,7 @@ func Start(ctx context.Context, exe string, l Launch, launcher Launcher) (*Clien
 	if err := l.Validate(); err != nil {
 		return fail(err)
 	}
-	if c, err := dial(ctx, l); err == nil {
-		_ = c.Close()
+	if answers(ctx, l) {
 		return fail(fmt.Errorf("%w (socket %s)", ErrRunning, l.Socket))
 	}
 	if err := WriteLaunch(l); err != nil {
@@ -55,6 +54,29 @@ func Start(ctx context.Context, exe string, l Launch, launcher Launcher) (*Clien
 		return fail(err)
 	}
 	return c, nil
+}
+
+// answers says whether a guard is there, or one that is stopped. One that is just
+// ending may still be connected to, but hangs up.
+func answers(ctx context.Context, l Launch) bool {
+	ctx, cancel := context.WithTimeout(ctx, earlyBound)
+	defer cancel()
+	for {
+		c, err := dial(ctx, l)
+		if err != nil {
+			return false
+		}
+		_, err = c.Status(ctx)
+		_ = c.Close()
+		if !errors.Is(err, ErrDetached) {
+			return true
+		}
+		select {
+		case <-time.After(answerPoll):
+		case <-ctx.Done():
+			return true
+		}
+	}
 }
 
 // await connects as soon as the new guard answers.
