@@ -62,8 +62,12 @@ func (c *Core) watch() {
 		c.alarm(AlarmUnprotected, r.Guest, mine && peer != "" && r.Run && r.Level != LevelNone && r.Outdated,
 			"the replica on the peer is not in sync")
 		left := c.deadline(g) - c.now
-		leased := mine && r.Run && c.now-c.start > Time(c.timing.Lease)
-		c.alarm(AlarmLeaseOut, r.Guest, leased && left <= 0, "no lease: the guest may not execute until the peer or the witness acknowledges one")
+		leased := mine && r.Run && c.now-max(c.start, g.hold.since) > Time(c.timing.Lease)
+		if leased && left <= 0 {
+			c.alarm(AlarmLeaseOut, r.Guest, true, "the guest may not execute: "+c.whyUnleased(g))
+		} else {
+			c.alarm(AlarmLeaseOut, r.Guest, false, "")
+		}
 		c.alarm(AlarmLeaseLow, r.Guest, leased && left > 0 && left < Time(c.timing.Lease)/2, "the lease is about to end: neither the peer nor the witness acknowledges it")
 		stuck := r.Promised != 0 && g.cand.claimID != 0 && !c.hears(r.Arbiter)
 		c.alarm(AlarmPromise, r.Guest, stuck, "a takeover was begun and the witness does not answer; the guest cannot run before it does")
@@ -76,7 +80,7 @@ func (c *Core) silence(kind AlarmKind, id NodeID) {
 		c.alarm(kind, "", false, "")
 		return
 	}
-	at := c.contact(id).at
+	at := max(c.contact(id).at, c.since)
 	if c.now-at <= c.window {
 		c.alarm(kind, "", false, "")
 		return

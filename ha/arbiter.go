@@ -102,7 +102,7 @@ func (c *Core) clusterRefusal(n Cluster) string {
 func (c *Core) changeCluster(n Cluster) {
 	was := c.peer()
 	c.cluster = n
-	c.urgent = true
+	c.urgent, c.since = true, c.now
 	peer := c.peer()
 	if peer == was {
 		return

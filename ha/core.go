@@ -35,6 +35,7 @@ type Core struct {
 	peerUp   bool
 	peerBeat Time // last heartbeat of the peer
 	lastTick Time
+	since    Time // when the configuration last changed, at the earliest the start
 	retry    []Event
 	alarms   []alarmKey // raised ones, sorted
 
@@ -72,7 +73,7 @@ func NewCore(s Setup) (*Core, error) {
 	c := &Core{
 		voter:   newVoter(s.Self, s.Boot, s.Timing, s.Start, s.Records),
 		cluster: s.Cluster, clusterDisk: s.Cluster, clusterSafe: true,
-		beatAt: s.Start - Time(s.Timing.Heartbeat), peerBeat: s.Start, lastTick: s.Start,
+		beatAt: s.Start - Time(s.Timing.Heartbeat), peerBeat: s.Start, lastTick: s.Start, since: s.Start,
 		urgent: true,
 	}
 	return c, nil

@@ -87,7 +87,7 @@ func (d *digest) voter(v *voter) {
 }
 
 func (d *digest) holding(h *holding) {
-	for _, t := range []Time{h.peer, h.witness, h.deadline, h.renewed, h.quiet} {
+	for _, t := range []Time{h.peer, h.witness, h.deadline, h.renewed, h.quiet, h.since} {
 		d.time(t)
 	}
 	d.text(string(h.from))
@@ -119,7 +119,7 @@ func (c *Core) Digest(now Time) string {
 	for _, n := range []uint64{c.seq, c.claims, c.arms, uint64(len(c.retry))} {
 		d.num(n)
 	}
-	for _, t := range []Time{c.beatAt, c.peerBeat, c.lastTick} {
+	for _, t := range []Time{c.beatAt, c.peerBeat, c.lastTick, c.since} {
 		d.time(t)
 	}
 	for _, s := range c.sent {

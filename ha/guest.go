@@ -27,6 +27,7 @@ type holding struct {
 	deadline   Time   // last one given to the guard
 	renewed    Time   // when it was given
 	quiet      Time   // no lease may be used before: own acknowledgements of the former owner's leases
+	since      Time   // when the ownership began, if in this incarnation
 	arm        uint64 // non-zero: the guard is being moved from Forever to a lease
 	armFor     NodeID // the witness it is being moved to
 	armSent    bool

@@ -84,7 +84,7 @@ func (c *Core) own(e Own) {
 		Guest: e.Record.Guest, Epoch: 1, Rev: 1, Owner: c.self, Standby: c.peer(),
 		Arbiter: arbiter, Bound: arbiter, Run: e.Record.Run, Level: level, Outdated: true,
 	}
-	g.hold.sure = true
+	g.hold.sure, g.hold.since = true, c.now
 	c.urgent = true
 	c.reply(e.ID, OK, "")
 }

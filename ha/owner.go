@@ -80,7 +80,7 @@ func (c *Core) become(g *guest, epoch uint64, arbiter NodeID) {
 	r.Arbiter, r.Bound = arbiter, arbiter
 	r.Outdated, r.Taking = true, true
 	r.Promised, r.Handed = 0, false
-	g.hold, g.cand = holding{}, candidacy{}
+	g.hold, g.cand = holding{since: c.now}, candidacy{}
 	c.urgent = true
 }
 

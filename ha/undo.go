@@ -24,6 +24,7 @@ func (c *Core) recover(failed PersistFailed) []Action {
 	if c.clusterDisk != back.clusterDisk || !back.clusterSafe {
 		back.clusterSafe = false
 	}
+	back.lastTick = c.lastTick
 	*c = *back
 	c.undo, c.step, c.stored = nil, nil, false
 	if keepsOn(ev) {

@@ -12,6 +12,7 @@ func (h *host) act(a ha.Action) {
 	switch a := a.(type) {
 	case ha.Send:
 		h.count(a.Message)
+		h.honest(a.Message)
 		for _, to := range w.hosts {
 			if to.id == a.To {
 				w.send(h, to, a.Message)
@@ -53,6 +54,33 @@ func (h *host) count(m ha.Message) {
 	case ha.ClaimReply:
 		if !m.OK {
 			h.w.stats.Refusals++
+		}
+	}
+}
+
+// honest checks that a message says nothing that is not stored.
+func (h *host) honest(m ha.Message) {
+	switch m := m.(type) {
+	case ha.Heartbeat:
+		for _, r := range m.Renewals {
+			if s := h.records[r.Guest]; s.Epoch != r.Epoch || s.Rev != r.Rev || s.Owner != h.id {
+				h.w.violate("%s renews %+v but stored %+v", h.id, r, s)
+			}
+		}
+	case ha.Ack:
+		for _, g := range m.Grants {
+			s, known := h.records[g.Guest]
+			if g.OK && known && (s.Epoch != g.Epoch || s.Rev < g.Rev || (s.Promised > g.Epoch && h.w.opt.Prepare == nil)) {
+				h.w.violate("%s acknowledges %+v but stored %+v", h.id, g, s)
+			}
+		}
+	case ha.Claim:
+		if s := h.records[m.Guest]; s.Promised != m.Epoch && h.w.opt.Prepare == nil {
+			h.w.violate("%s claims %+v but stored %+v", h.id, m, s)
+		}
+	case ha.ClaimReply:
+		if s := h.records[m.Guest]; m.OK && (s.Epoch != m.Epoch || s.Owner == h.id) {
+			h.w.violate("%s grants %+v but stored %+v", h.id, m, s)
 		}
 	}
 }

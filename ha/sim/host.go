@@ -1,7 +1,10 @@
 package sim
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"vmctl/ha"
@@ -74,12 +77,9 @@ func (h *host) startAgent() {
 	h.boot++
 	w := h.w
 	w.logf("%s agent starts, incarnation %d", h.id, h.boot)
-	var records []ha.Record
-	for _, v := range w.guests {
-		if r, ok := h.records[v.id]; ok {
-			records = append(records, r)
-		}
-	}
+	records := slices.SortedFunc(maps.Values(h.records), func(a, b ha.Record) int {
+		return cmp.Compare(a.Guest, b.Guest)
+	})
 	if h.witness() {
 		if w.opt.ForgetfulVoter {
 			records = nil
@@ -180,7 +180,12 @@ func (h *host) handle(ev ha.Event) {
 // then cut it short.
 func (h *host) execute(list []ha.Action) {
 	life := h.life
+	talked := false
 	for i, a := range list {
+		if durable(a) && talked {
+			h.w.violate("%s: %s comes after an action that is not durable", h.id, describe(a))
+		}
+		talked = talked || !durable(a)
 		if h.life != life || h.w.fail != nil {
 			return
 		}

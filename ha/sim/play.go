@@ -48,7 +48,7 @@ func newWorld(opt Options) *world {
 // noise is the network's everyday behaviour.
 func (w *world) noise() {
 	loss, twice, slow := 0.0, 0.0, 0.0
-	if w.chance(0.5) {
+	if !w.opt.Quiet && w.chance(0.5) {
 		loss, twice, slow = w.rng.Float64()*0.1, w.rng.Float64()*0.2, w.rng.Float64()*0.1
 	}
 	for i := range w.net.links {

@@ -8,16 +8,25 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
+
+	"vmctl/ha"
 )
 
 var (
-	schedules = flag.Int("ha.schedules", 2000, "number of fault schedules to play")
+	schedules = flag.Int("ha.schedules", 0, "number of fault schedules to play; 0: 3000, under the race detector 200")
 	seed      = flag.Uint64("ha.seed", 1, "first seed; with -ha.schedules=1 that one is replayed with its log")
 )
 
 // TestSchedules plays random fault schedules. A failing seed is played again
 // with its log.
 func TestSchedules(t *testing.T) {
+	if *schedules == 0 {
+		*schedules = 3000
+		if underRace {
+			*schedules = 200
+		}
+	}
 	var (
 		next  atomic.Uint64
 		mu    sync.Mutex
@@ -49,6 +58,9 @@ func TestSchedules(t *testing.T) {
 	}
 	wait.Wait()
 	t.Logf("%d schedules: %+v", *schedules, total)
+	if *schedules >= 3000 && len(bad) == 0 {
+		exercised(t, total)
+	}
 	if len(bad) > 0 {
 		t.Logf("replay with: go test ./ha/sim -run TestSchedules -ha.schedules=1 -ha.seed=%d", bad[0])
 	}
@@ -58,6 +70,52 @@ func TestSchedules(t *testing.T) {
 			s = bad[0]
 		}
 		replay(t, s)
+	}
+}
+
+// exercised demands that the schedules led where the protocol is at stake.
+func exercised(t *testing.T, s Stats) {
+	for name, n := range map[string]int{
+		"takeovers": s.TakeOvers, "promotions": s.Promotions, "handovers": s.Handovers, "yields": s.Yields,
+		"detached": s.Detached, "attached": s.Attached, "claims": s.Claims, "refusals": s.Refusals,
+		"store failures": s.PersistFailures, "frozen and thawed": s.Freezes, "changes of the witness": s.Rebinds,
+	} {
+		if n < 10 {
+			t.Errorf("only %d %s: the schedules prove too little", n, name)
+		}
+	}
+}
+
+// TestReplay: the same seed gives the same run, to the last line of the log.
+func TestReplay(t *testing.T) {
+	var a, b bytes.Buffer
+	for _, log := range []*bytes.Buffer{&a, &b} {
+		if _, err := Run(Options{Seed: 42, Log: log}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if a.Len() == 0 || !bytes.Equal(a.Bytes(), b.Bytes()) {
+		t.Errorf("two runs of one seed differ: %d and %d bytes of log", a.Len(), b.Len())
+	}
+}
+
+// TestTakeoverTime: from a power cut to the order to resume, with production
+// timing. The rest of the three seconds belongs to the restore.
+func TestTakeoverTime(t *testing.T) {
+	const bound = 2750 * time.Millisecond
+	for s := range uint64(200) {
+		stats, err := Run(Options{
+			Seed: s, Guests: 1, Mode: ha.ModeWitness, Length: 12 * time.Second, Quiet: true,
+			Script: []Fault{
+				{At: 5 * time.Second, Kind: PowerOff, Where: 0, For: 6 * time.Second},
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if stats.LongestOutage > bound {
+			t.Errorf("seed %d: the guest was away for %v, want at most %v", s, stats.LongestOutage, bound)
+		}
 	}
 }
 

@@ -18,6 +18,7 @@ type Options struct {
 	Log    io.Writer     // nil: no log
 	Script []Fault       // nil: by the seed
 	Mode   ha.Mode       // "": by the seed
+	Quiet  bool          // no everyday loss and delay
 	Duels  bool          // only faults around the instant of a takeover
 
 	// Broken worlds, to show that the checks can fail.
