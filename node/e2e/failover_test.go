@@ -1,0 +1,174 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"syscall"
+	"testing"
+	"time"
+
+	"vmctl/node/api"
+	"vmctl/node/e2e/lab"
+	"vmctl/packaging/testguest"
+)
+
+// TestPowerCutAtRandomMoments cuts the owner's power again and again, there and
+// back: each time the other host goes on with the same guest.
+func TestPowerCutAtRandomMoments(t *testing.T) {
+	b := newBench(t, "--protection", "resume")
+	owner, other := b.A, b.B
+	for round := range 10 {
+		v := b.synced(owner)
+		wait := time.Duration(rand.Int64N(int64(2 * time.Second)))
+		time.Sleep(wait)
+		cut := time.Now()
+		b.must(owner.PowerCut(t.Context()))
+		before, _, _ := b.recorder.Last()
+		stint := b.resumed(other, cut)
+		lost := float64(int64(before.Counter)-int64(stint.From)+1) / lab.Rate
+		t.Logf("round %d: cut %v after sync, resumed after %.2f s, %.2f s of work lost, checkpoint %d", round, wait.Round(time.Millisecond),
+			stint.First.Sub(cut).Seconds(), lost, v.Checkpoint.Sequence)
+		b.must(owner.PowerOn(t.Context()))
+		owner, other = other, owner
+	}
+	v := b.synced(owner)
+	_, err := owner.CLI(t.Context(), "vm", "stop", lab.GuestName, "--timeout", "20s")
+	b.must(err)
+	report, err := testguest.VerifyDisk(t.Context(), owner.DiskImage(v))
+	b.must(err)
+	t.Log("disk:", report)
+}
+
+// TestAgentKilled kills the owner's agent: the guest does not notice, and
+// replication goes on with the next agent.
+func TestAgentKilled(t *testing.T) {
+	b := newBench(t, "--protection", "resume")
+	pid := b.A.QEMU(t.Context(), b.vm.UUID)
+	before := b.synced(b.A)
+	b.must(b.A.KillAgent())
+	b.must(b.A.StartAgent(t.Context()))
+	v := b.synced(b.A)
+	if v.PID != pid || v.Owner != "a" || v.Epoch != before.Epoch {
+		t.Errorf("the guest was not left alone: process %d, now %d, owner %s, epoch %d", pid, v.PID, v.Owner, v.Epoch)
+	}
+	if v.Checkpoint.Sequence <= before.Checkpoint.Sequence {
+		t.Errorf("checkpoint %d before the kill, %d after", before.Checkpoint.Sequence, v.Checkpoint.Sequence)
+	}
+	if stints := b.recorder.Stints(); len(stints) != 1 {
+		t.Errorf("the guest was seen to change: %+v", stints)
+	}
+	cut := time.Now()
+	b.must(b.A.PowerCut(t.Context()))
+	b.resumed(b.B, cut)
+}
+
+// TestQEMUKilled kills QEMU: the guest is started again by its policy, on the
+// same host.
+func TestQEMUKilled(t *testing.T) {
+	b := newBench(t, "--protection", "resume")
+	killed := time.Now()
+	b.must(syscall.Kill(b.A.QEMU(t.Context(), b.vm.UUID), syscall.SIGKILL))
+	stint, err := b.recorder.WaitOn(t.Context(), "a", killed, time.Minute)
+	b.must(err)
+	if stint.Token == b.first.Token {
+		t.Error("the guest was not booted anew")
+	}
+	v := b.synced(b.A)
+	if v.Owner != "a" || v.Restarts != 1 {
+		t.Errorf("owner %s, %d restarts", v.Owner, v.Restarts)
+	}
+	b.event(b.A, "guest-restart")
+}
+
+// TestWitnessLost takes the witness away: guests run on, an alarm is raised and
+// ends when it is back.
+func TestWitnessLost(t *testing.T) {
+	b := newBench(t, "--protection", "resume")
+	b.must(b.W.PowerCut(t.Context()))
+	b.alarm(b.A, "witness-lost", true)
+	time.Sleep(3 * time.Second) // longer than a lease
+	b.synced(b.A)
+	b.must(b.W.PowerOn(t.Context()))
+	b.alarm(b.A, "witness-lost", false)
+	if stints := b.recorder.Stints(); len(stints) != 1 || stints[0].Node != "a" {
+		t.Errorf("the guest was seen to change: %+v", stints)
+	}
+}
+
+// TestCableCut cuts the link between the nodes; the witness is reachable from
+// both. The owner goes on, the other never starts the guest.
+func TestCableCut(t *testing.T) {
+	b := newBench(t, "--protection", "resume")
+	b.must(b.Cut(t.Context(), b.A, b.B))
+	b.alarm(b.A, "peer-lost", true)
+	time.Sleep(4 * time.Second) // past lease and window
+	v, err := b.A.Show(t.Context())
+	b.must(err)
+	if v.State != "running" || v.Epoch != b.vm.Epoch {
+		t.Errorf("on a: %s, epoch %d", v.State, v.Epoch)
+	}
+	if pid := b.B.QEMU(t.Context(), b.vm.UUID); pid != 0 {
+		t.Errorf("b has a QEMU of the guest, process %d", pid)
+	}
+	b.must(b.Heal(t.Context()))
+	b.synced(b.A)
+	if stints := b.recorder.Stints(); len(stints) != 1 {
+		t.Errorf("the guest was seen to change: %+v", stints)
+	}
+}
+
+// TestOwnerSuspended stops the owner's agent with its links cut: the guard
+// freezes the guest, b takes over, and a does not run it when it wakes.
+func TestOwnerSuspended(t *testing.T) {
+	b := newBench(t, "--protection", "resume")
+	stopped := time.Now()
+	b.must(b.A.Signal(syscall.SIGSTOP))
+	b.must(b.Cut(t.Context(), b.A, b.B))
+	b.resumed(b.B, stopped)
+	if pid := b.A.QEMU(t.Context(), b.vm.UUID); pid == 0 {
+		t.Error("a's QEMU is gone although nobody could have ended it")
+	}
+	b.must(b.A.Signal(syscall.SIGCONT))
+	b.must(lab.Eventually(t.Context(), 10*time.Second, func() error {
+		if pid := b.A.QEMU(t.Context(), b.vm.UUID); pid != 0 {
+			return fmt.Errorf("process %d still runs on a", pid)
+		}
+		return nil
+	}))
+	b.must(b.Heal(t.Context()))
+	b.synced(b.B)
+}
+
+// event fails the test unless a host's log has an event of the kind.
+func (b *bench) event(h *lab.Host, kind string) {
+	b.t.Helper()
+	found := false
+	err := h.API().Events(b.t.Context(), api.EventFilter{}, func(e api.Event) error {
+		found = found || e.Kind == kind
+		return nil
+	})
+	b.must(err)
+	if !found {
+		b.t.Errorf("no event %q on %s", kind, h.Name)
+	}
+}
+
+// alarm waits until an alarm is raised, or over.
+func (b *bench) alarm(h *lab.Host, kind string, on bool) {
+	b.t.Helper()
+	b.must(lab.Eventually(b.t.Context(), 15*time.Second, func() error {
+		status, err := h.API().Status(b.t.Context())
+		if err != nil {
+			return err
+		}
+		raised := false
+		for _, a := range status.Node.Alarms {
+			raised = raised || a.Kind == kind
+		}
+		if raised != on {
+			return errors.New("alarm " + kind + " is not as it should be")
+		}
+		return nil
+	}))
+}

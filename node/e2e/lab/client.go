@@ -1,0 +1,82 @@
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"runtime"
+	"time"
+
+	"github.com/vishvananda/netns"
+)
+
+// Proof is what the guest says of itself: see packaging/testguest.
+type Proof struct {
+	Token   string `json:"token"`
+	Counter uint64 `json:"counter"`
+	Chain   string `json:"chain"`
+	Broken  bool   `json:"broken"`
+	Reason  string `json:"reason"`
+}
+
+// inSwitch runs f on a thread that is in the switch's namespace.
+func (l *Lab) inSwitch(f func() error) error {
+	return inNamespace(l.switchNS(), f)
+}
+
+func inNamespace(name string, f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		ns, err := netns.GetFromName(name)
+		if err == nil {
+			err = netns.Set(ns)
+			ns.Close()
+		}
+		if err == nil {
+			err = f()
+		}
+		done <- err
+	}()
+	return <-done
+}
+
+// Ask asks the guest over HTTP, as a client on the switch.
+func (l *Lab) Ask(ctx context.Context) (proof Proof, err error) {
+	dial := func(ctx context.Context, network, addr string) (conn net.Conn, err error) {
+		failed := l.inSwitch(func() error {
+			d := net.Dialer{Timeout: 300 * time.Millisecond}
+			conn, err = d.DialContext(ctx, network, addr)
+			return nil
+		})
+		if failed != nil {
+			return nil, failed
+		}
+		return conn, err
+	}
+	client := &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}, Timeout: time.Second}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+GuestAddr+"/", nil)
+	if err != nil {
+		return proof, err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return proof, err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return proof, fmt.Errorf("the guest answers %s", response.Status)
+	}
+	return proof, json.NewDecoder(response.Body).Decode(&proof)
+}
+
+// WaitAnswer asks until the guest answers.
+func (l *Lab) WaitAnswer(ctx context.Context, bound time.Duration) (proof Proof, err error) {
+	err = Eventually(ctx, bound, func() (err error) {
+		proof, err = l.Ask(ctx)
+		return err
+	})
+	return proof, err
+}

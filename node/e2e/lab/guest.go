@@ -1,0 +1,85 @@
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"vmctl/node/api"
+)
+
+// GuestFiles are what the test guest is made of.
+type GuestFiles struct {
+	Kernel, Initrd, Disk string
+}
+
+// GuestName is the one guest most scenarios have.
+const GuestName = "shop"
+
+// Rate is how many steps of work the guest does in a second.
+const Rate = 20
+
+// CreateGuest makes and starts the test guest on a host. More flags are those
+// of `vmctl vm create`.
+func (h *Host) CreateGuest(ctx context.Context, files GuestFiles, flags ...string) (v api.VM, err error) {
+	line := fmt.Sprintf("console=ttyS0 quiet panic=-1 guest.ip=%s%s guest.record=%s:%d guest.rate=%d guest.dirty=1M",
+		GuestAddr, network, SwitchAddr, recordPort, Rate)
+	args := []string{"--output", "json", "vm", "create", GuestName, "--memory", "192M", "--kernel", files.Kernel, "--initrd", files.Initrd,
+		"--append", line, "--disk", "image=" + files.Disk, "--nic", "bridge=br0", "--start"}
+	out, err := h.CLI(ctx, append(args, flags...)...)
+	if err != nil {
+		return v, err
+	}
+	return v, json.Unmarshal([]byte(out), &v)
+}
+
+// Show is the guest as the host's agent sees it.
+func (h *Host) Show(ctx context.Context) (api.VM, error) { return h.API().VM(ctx, GuestName) }
+
+// WaitState waits until test says nil of the guest as the host sees it.
+func (h *Host) WaitState(ctx context.Context, bound time.Duration, test func(api.VM) error) (v api.VM, err error) {
+	err = Eventually(ctx, bound, func() error {
+		var err error
+		if v, err = h.Show(ctx); err != nil {
+			return err
+		}
+		return test(v)
+	})
+	return v, err
+}
+
+// Synced says whether the guest's replica is complete, and a checkpoint is on
+// the peer where there are checkpoints.
+func Synced(v api.VM) error {
+	switch {
+	case v.State != "running":
+		return fmt.Errorf("the guest is %s: %s", v.State, v.Reason)
+	case v.Replica == nil || v.Replica.State != "synced":
+		return fmt.Errorf("the replica is not synced: %+v", v.Replica)
+	case v.Protection.Level == "resume" && v.Checkpoint == nil:
+		return errors.New("there is no checkpoint yet")
+	}
+	return nil
+}
+
+// DiskImage is the guest's first disk on this host, once it has run here or
+// been replicated here.
+func (h *Host) DiskImage(v api.VM) string {
+	return filepath.Join(h.dir, "s", "guests", v.UUID, "disks", "disk0.raw")
+}
+
+// BuildBinary builds vmctl into dir.
+func BuildBinary(ctx context.Context, root, dir string) (string, error) {
+	binary := filepath.Join(dir, "vmctl")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, ".")
+	cmd.Dir = root
+	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build vmctl: %w: %s", err, out)
+	}
+	return binary, nil
+}

@@ -1,0 +1,201 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"vmctl/node/api"
+)
+
+// Host is one machine of the lab: a network namespace, its processes and files.
+type Host struct {
+	lab  *Lab
+	Name string
+	Addr string
+	ns   string
+	dir  string
+	ram  string
+
+	agent *exec.Cmd
+	gone  chan struct{} // closed when agent was waited for
+}
+
+// Dir is where the host's files are; Log its agent's log.
+func (h *Host) Dir() string { return h.dir }
+
+// LogFile is what the agent wrote to standard error.
+func (h *Host) LogFile() string { return h.dir + ".log" }
+
+// Socket is the agent's.
+func (h *Host) Socket() string { return filepath.Join(h.dir, "r", "vmctl.sock") }
+
+// API is a client of the host's agent.
+func (h *Host) API() *api.Client { return api.NewClient(h.Socket()) }
+
+// PowerOn brings the link up and starts the agent, or the witness on w, and
+// waits until it serves.
+func (h *Host) PowerOn(ctx context.Context) error {
+	return errors.Join(h.link(ctx, "up"), h.StartAgent(ctx))
+}
+
+// StartAgent starts the agent, or the witness on w.
+func (h *Host) StartAgent(ctx context.Context) error {
+	log, err := os.OpenFile(h.LogFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	args := []string{"netns", "exec", h.ns, h.lab.Binary}
+	if h.Name == "w" {
+		args = append(args, "witness", "run", "--name", "w", "--state-dir", h.dir, "--listen", h.Addr+":7441")
+	} else {
+		args = append(args, "node", "run", "--name", h.Name, "--state-dir", filepath.Join(h.dir, "s"),
+			"--runtime-dir", filepath.Join(h.dir, "r"), "--ram-dir", h.ram, "--listen", h.Addr+":7440", "--accel", "tcg")
+	}
+	h.agent = exec.Command("ip", args...)
+	h.agent.Stdout, h.agent.Stderr = log, log
+	h.agent.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := h.agent.Start(); err != nil {
+		return err
+	}
+	gone := make(chan struct{})
+	h.gone = gone
+	go func(agent *exec.Cmd) { _ = agent.Wait(); close(gone) }(h.agent)
+	return Eventually(ctx, 20*time.Second, h.serves)
+}
+
+func (h *Host) serves() error {
+	if h.Name == "w" {
+		if _, err := os.Stat(filepath.Join(h.dir, "token")); err != nil {
+			return err
+		}
+		return nil
+	}
+	_, err := h.API().Status(context.Background())
+	return err
+}
+
+// Agent is the agent's process.
+func (h *Host) Agent() *os.Process { return h.agent.Process }
+
+// KillAgent ends the agent by SIGKILL and waits until it is gone. Guests run on.
+func (h *Host) KillAgent() error {
+	err := h.agent.Process.Kill()
+	<-h.gone
+	return err
+}
+
+// Signal sends a signal to the agent.
+func (h *Host) Signal(s syscall.Signal) error { return h.agent.Process.Signal(s) }
+
+// PowerCut kills every process of the host and takes its link down, at once.
+// What was on tmpfs is gone, as after a reboot.
+func (h *Host) PowerCut(ctx context.Context) error {
+	var failed error
+	for round := 0; round < 20; round++ {
+		pids, err := h.pids(ctx)
+		if err != nil {
+			return err
+		}
+		if len(pids) == 0 {
+			break
+		}
+		for _, pid := range pids {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		if round == 0 {
+			failed = h.link(ctx, "down")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	<-h.gone
+	return errors.Join(failed, os.RemoveAll(h.ram), os.RemoveAll(filepath.Join(h.dir, "r")))
+}
+
+// pids are all processes in the host's namespace.
+func (h *Host) pids(ctx context.Context) ([]int, error) {
+	out, err := exec.CommandContext(ctx, "ip", "netns", "pids", h.ns).Output()
+	if err != nil {
+		return nil, fmt.Errorf("processes of host %s: %w", h.Name, err)
+	}
+	var pids []int
+	for _, word := range strings.Fields(string(out)) {
+		pid, err := strconv.Atoi(word)
+		if err != nil {
+			return nil, err
+		}
+		pids = append(pids, pid)
+	}
+	return pids, nil
+}
+
+// QEMU is the pid of the guest's QEMU here, 0 if there is none.
+func (h *Host) QEMU(ctx context.Context, uuid string) int {
+	pids, err := h.pids(ctx)
+	if err != nil {
+		return 0
+	}
+	for _, pid := range pids {
+		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if err == nil && bytes.Contains(line, []byte("qemu-system")) && bytes.Contains(line, []byte(uuid)) && !bytes.Contains(line, []byte("guard\x00")) {
+			return pid
+		}
+	}
+	return 0
+}
+
+// CLI runs vmctl against the host's agent and returns standard output.
+func (h *Host) CLI(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, h.lab.Binary, append([]string{"--socket", h.Socket()}, args...)...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return string(out), fmt.Errorf("on %s: vmctl %s: %w: %s", h.Name, strings.Join(args, " "), err, stderr.String())
+	}
+	return string(out), nil
+}
+
+// link sets the host's cable up or down.
+func (h *Host) link(ctx context.Context, state string) error {
+	return runScript(ctx, []string{"ip -n " + h.lab.switchNS() + " link set p" + h.Name + " " + state})
+}
+
+// Unplug takes the host's cable down; Plug puts it back.
+func (h *Host) Unplug(ctx context.Context) error { return h.link(ctx, "down") }
+
+// Plug is the inverse of Unplug.
+func (h *Host) Plug(ctx context.Context) error { return h.link(ctx, "up") }
+
+// drop throws away what comes from another host.
+func (h *Host) drop(ctx context.Context, from *Host) error {
+	return h.inside(ctx, "nft", "add table inet lab; add chain inet lab in { type filter hook input priority 0; }; add rule inet lab in ip saddr "+from.Addr+" drop")
+}
+
+// inside runs a command in the host's namespace.
+func (h *Host) inside(ctx context.Context, args ...string) error {
+	out, err := exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", h.ns}, args...)...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("on %s: %s: %w: %s", h.Name, strings.Join(args, " "), err, out)
+	}
+	return nil
+}
+
+// Tail is the last lines of a file.
+func Tail(path string, lines int) string {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error() + "\n"
+	}
+	all := strings.SplitAfter(string(data), "\n")
+	return strings.Join(all[max(0, len(all)-lines-1):], "")
+}

@@ -1,0 +1,258 @@
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Recorder watches from outside that never two QEMUs execute the guest: by the
+// guest's own UDP records, told apart by the switch's port they come through,
+// and by the processor time of the guest's vCPU threads on both hosts.
+type Recorder struct {
+	lab    *Lab
+	uuid   string
+	cancel context.CancelFunc
+	tasks  sync.WaitGroup
+
+	mu       sync.Mutex
+	last     Proof
+	node     string               // through which the last record came
+	heard    time.Time            // when
+	stints   []Stint              // in order
+	overlaps []string             // what must not be
+	ran      map[string]time.Time // when a host's vCPU was last seen running
+	records  int
+}
+
+// Stint is a time in which one host ran the guest.
+type Stint struct {
+	Node        string
+	First, Last time.Time
+	From, To    uint64 // counters
+	Token       string
+}
+
+// Record begins to watch a guest.
+func (l *Lab) Record(ctx context.Context, uuid string) (*Recorder, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	r := &Recorder{lab: l, uuid: uuid, cancel: cancel, ran: map[string]time.Time{}}
+	for _, h := range []*Host{l.A, l.B} {
+		fd, err := l.sniff("p" + h.Name)
+		if err != nil {
+			cancel()
+			return nil, err
+		}
+		r.tasks.Go(func() { r.listen(ctx, fd, h.Name) })
+	}
+	r.tasks.Go(func() { r.sample(ctx) })
+	return r, nil
+}
+
+// sniff opens a packet socket on one port of the switch.
+func (l *Lab) sniff(port string) (fd int, err error) {
+	err = l.inSwitch(func() error {
+		index, err := linkIndex(port)
+		if err != nil {
+			return err
+		}
+		// All protocols: a bridge takes its ports' packets before a socket for
+		// one protocol sees them.
+		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(htons(unix.ETH_P_ALL))); err != nil {
+			return err
+		}
+		timeout := unix.Timeval{Usec: 100_000}
+		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
+			return err
+		}
+		return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: index})
+	})
+	return fd, err
+}
+
+func htons(v uint16) uint16 { return v<<8 | v>>8 }
+
+// listen takes the guest's records that come in through one port.
+func (r *Recorder) listen(ctx context.Context, fd int, node string) {
+	defer unix.Close(fd)
+	packet := make([]byte, 4096)
+	for ctx.Err() == nil {
+		n, from, err := unix.Recvfrom(fd, packet, 0)
+		if err != nil {
+			continue
+		}
+		if ll, ok := from.(*unix.SockaddrLinklayer); ok && ll.Pkttype == unix.PACKET_OUTGOING {
+			continue
+		}
+		if body := recordOf(packet[:n]); body != nil {
+			var proof Proof
+			if json.Unmarshal(body, &proof) == nil && proof.Token != "" {
+				r.note(node, proof)
+			}
+		}
+	}
+}
+
+// recordOf takes the UDP payload out of an Ethernet frame to the record port.
+func recordOf(frame []byte) []byte {
+	const ethernet = 14
+	if len(frame) < ethernet+20+8 || frame[12] != 8 || frame[13] != 0 || frame[ethernet]>>4 != 4 || frame[ethernet+9] != unix.IPPROTO_UDP {
+		return nil
+	}
+	header := int(frame[ethernet]&15) * 4
+	udp := frame[ethernet+header:]
+	if len(udp) < 8 || int(udp[2])<<8|int(udp[3]) != recordPort {
+		return nil
+	}
+	length := int(udp[4])<<8 | int(udp[5])
+	if length < 8 || length > len(udp) {
+		return nil
+	}
+	return udp[8:length]
+}
+
+// note takes one record. A record through another port than the last begins a
+// stint there; the hosts must take turns, with the same token unless the guest
+// was booted anew.
+func (r *Recorder) note(node string, proof Proof) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	r.records++
+	if proof.Broken {
+		r.overlaps = append(r.overlaps, fmt.Sprintf("%s: the guest on %s says that it is broken: %s", now.Format(time.StampMilli), node, proof.Reason))
+	}
+	n := len(r.stints)
+	if n == 0 || r.stints[n-1].Node != node || r.stints[n-1].Token != proof.Token {
+		if n >= 2 && r.stints[n-2].Node == node && r.stints[n-2].Token == proof.Token && proof.Counter > r.stints[n-2].To && now.Sub(r.stints[n-1].First) < 500*time.Millisecond {
+			r.overlaps = append(r.overlaps, fmt.Sprintf("%s: records from %s and %s at the same time", now.Format(time.StampMilli), node, r.stints[n-1].Node))
+		}
+		r.stints = append(r.stints, Stint{Node: node, First: now, From: proof.Counter, Token: proof.Token})
+		n++
+	}
+	s := &r.stints[n-1]
+	s.Last, s.To = now, proof.Counter
+	r.last, r.node, r.heard = proof, node, now
+}
+
+// sampleEvery is how often vCPU threads are looked at. Hosts that take turns by
+// the rules are at least four times as far apart.
+const sampleEvery = 20 * time.Millisecond
+
+// sample watches the processor time of the vCPU threads on both hosts.
+func (r *Recorder) sample(ctx context.Context) {
+	used := map[string]uint64{}
+	ticker := time.NewTicker(sampleEvery)
+	defer ticker.Stop()
+	pids := map[string]int{}
+	for round := 0; ; round++ {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		running := []string{}
+		for _, h := range []*Host{r.lab.A, r.lab.B} {
+			if round%5 == 0 || pids[h.Name] == 0 {
+				pids[h.Name] = h.QEMU(ctx, r.uuid)
+			}
+			key := h.Name + strconv.Itoa(pids[h.Name])
+			now := vcpuTime(pids[h.Name])
+			if before, known := used[key]; known && now > before+uint64(time.Millisecond) {
+				running = append(running, h.Name)
+			}
+			used[key] = now
+		}
+		r.mu.Lock()
+		for _, name := range running {
+			r.ran[name] = time.Now()
+		}
+		if len(running) == 2 {
+			r.overlaps = append(r.overlaps, fmt.Sprintf("%s: vCPUs ran on both hosts", time.Now().Format(time.StampMilli)))
+		}
+		r.mu.Unlock()
+	}
+}
+
+// vcpuTime is the processor time, in ns, of QEMU's vCPU threads.
+func vcpuTime(pid int) (total uint64) {
+	if pid == 0 {
+		return 0
+	}
+	tasks := fmt.Sprintf("/proc/%d/task", pid)
+	entries, err := os.ReadDir(tasks)
+	if err != nil {
+		return 0
+	}
+	for _, e := range entries {
+		comm, err := os.ReadFile(tasks + "/" + e.Name() + "/comm")
+		if err != nil || !strings.HasPrefix(string(comm), "CPU ") {
+			continue
+		}
+		stat, err := os.ReadFile(tasks + "/" + e.Name() + "/schedstat")
+		if err != nil {
+			continue
+		}
+		first, _, _ := strings.Cut(string(stat), " ")
+		ns, err := strconv.ParseUint(first, 10, 64)
+		if err == nil {
+			total += ns
+		}
+	}
+	return total
+}
+
+// Last is the newest record, the host it came through, and when.
+func (r *Recorder) Last() (Proof, string, time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.last, r.node, r.heard
+}
+
+// Stints are the times in which hosts ran the guest.
+func (r *Recorder) Stints() []Stint {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]Stint(nil), r.stints...)
+}
+
+// Stop ends the watch and returns everything that must not have been.
+func (r *Recorder) Stop() []string {
+	r.cancel()
+	r.tasks.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.overlaps
+}
+
+// WaitOn waits until the guest's records come through a host and returns the
+// first stint there that began after a time.
+func (r *Recorder) WaitOn(ctx context.Context, node string, after time.Time, bound time.Duration) (Stint, error) {
+	var found Stint
+	err := Eventually(ctx, bound, func() error {
+		for _, s := range r.Stints() {
+			if s.Node == node && s.First.After(after) {
+				found = s
+				return nil
+			}
+		}
+		return fmt.Errorf("no records of the guest came from host %s within %s", node, bound)
+	})
+	return found, err
+}
+
+func linkIndex(name string) (int, error) {
+	link, err := net.InterfaceByName(name)
+	if err != nil {
+		return 0, err
+	}
+	return link.Index, nil
+}

@@ -1,0 +1,137 @@
+package e2e
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"vmctl/node/api"
+	"vmctl/node/e2e/lab"
+	"vmctl/packaging/testguest"
+)
+
+var (
+	binary string
+	files  lab.GuestFiles
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	code, err := prepare(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// prepare builds what all tests share.
+func prepare(m *testing.M) (int, error) {
+	ctx := context.Background()
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		return 1, err
+	}
+	dir, err := os.MkdirTemp("", "vmctl-e2e-")
+	if err != nil {
+		return 1, err
+	}
+	defer os.RemoveAll(dir)
+	if binary, err = lab.BuildBinary(ctx, root, dir); err != nil {
+		return 1, err
+	}
+	image, err := testguest.Build(ctx, filepath.Join(root, ".cache", "guest"))
+	if err != nil {
+		return 1, err
+	}
+	files = lab.GuestFiles{Kernel: image.Kernel, Initrd: image.Initrd, Disk: image.DiskBase}
+	return m.Run(), nil
+}
+
+// bench is one lab with a guest on a, watched.
+type bench struct {
+	*lab.Lab
+	t        *testing.T
+	vm       api.VM
+	recorder *lab.Recorder
+	first    lab.Proof
+}
+
+// newBench forms a cluster, starts a guest on a and waits until it answers and,
+// if it is protected, its replica is complete.
+func newBench(t *testing.T, flags ...string) *bench {
+	t.Helper()
+	ctx := t.Context()
+	l, err := lab.New(ctx, binary, t.Logf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{Lab: l, t: t}
+	t.Cleanup(func() {
+		if t.Failed() {
+			b.tell()
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	b.must(l.Form(ctx))
+	b.vm, err = l.A.CreateGuest(ctx, files, flags...)
+	b.must(err)
+	b.recorder, err = l.Record(context.WithoutCancel(ctx), b.vm.UUID)
+	b.must(err)
+	t.Cleanup(func() {
+		for _, overlap := range b.recorder.Stop() {
+			t.Error("the guest ran twice, or is broken:", overlap)
+		}
+	})
+	b.first, err = l.WaitAnswer(ctx, time.Minute)
+	b.must(err)
+	if b.vm.Protection.Level != "none" {
+		b.synced(l.A)
+	}
+	return b
+}
+
+func (b *bench) must(err error) {
+	b.t.Helper()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// synced waits until the guest's owner has a complete replica.
+func (b *bench) synced(owner *lab.Host) api.VM {
+	b.t.Helper()
+	v, err := owner.WaitState(b.t.Context(), time.Minute, lab.Synced)
+	b.must(err)
+	return v
+}
+
+// resumed checks that the guest on a host is the one that was started: same
+// memory, counter going on, nothing broken.
+func (b *bench) resumed(on *lab.Host, after time.Time) lab.Stint {
+	b.t.Helper()
+	stint, err := b.recorder.WaitOn(b.t.Context(), on.Name, after, 30*time.Second)
+	b.must(err)
+	proof, err := b.WaitAnswer(b.t.Context(), 10*time.Second)
+	b.must(err)
+	if proof.Token != b.first.Token || proof.Broken || proof.Counter < stint.From {
+		b.t.Fatalf("not the guest that was started, or broken: first %+v, now %+v", b.first, proof)
+	}
+	return stint
+}
+
+// tell prints what a person would look at after a failure.
+func (b *bench) tell() {
+	for _, h := range []*lab.Host{b.A, b.B, b.W} {
+		b.t.Logf("--- log of %s\n%s", h.Name, lab.Tail(h.LogFile(), 40))
+	}
+	if b.recorder != nil {
+		b.t.Logf("--- stints %+v", b.recorder.Stints())
+	}
+}
