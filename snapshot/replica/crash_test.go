@@ -107,9 +107,11 @@ func TestCrashAtEveryChange(t *testing.T) {
 				continue
 			}
 			for again, more := 0, true; more; again++ {
-				t.Run(fmt.Sprintf("%d-%v-%d", at, torn, again), func(t *testing.T) {
+				if !t.Run(fmt.Sprintf("%d-%v-%d", at, torn, again), func(t *testing.T) {
 					more = crashTwice(t, &reaper{at: at, torn: torn}, &reaper{at: again}) && again < 6
-				})
+				}) {
+					return
+				}
 			}
 		}
 	}
@@ -203,7 +205,9 @@ func TestOrderOfACommit(t *testing.T) {
 // refused whatever became of it.
 func TestTakeOverCrashesAtEveryChange(t *testing.T) {
 	for at, more := 1, true; more; at++ {
-		t.Run(fmt.Sprint(at), func(t *testing.T) { more = takeOverTwice(t, at) })
+		if !t.Run(fmt.Sprint(at), func(t *testing.T) { more = takeOverTwice(t, at) }) {
+			return
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -65,9 +66,8 @@ func TestReplicaFollowsTheSource(t *testing.T) {
 func TestLinkCutAtEveryFrame(t *testing.T) {
 	for _, full := range []bool{false, true} {
 		for cut, reached := 0, false; !reached; cut++ {
-			t.Run(fmt.Sprintf("full=%v/%d", full, cut), func(t *testing.T) {
-				root := t.TempDir()
-				cfg := peerIn(t, root)
+			if !t.Run(fmt.Sprintf("full=%v/%d", full, cut), func(t *testing.T) {
+				cfg := peerIn(t, t.TempDir())
 				src := newSource(t, 5, 3, cfg.Disks.(testDisks))
 				r := mustOpen(t, cfg)
 				src.attach(r)
@@ -102,7 +102,9 @@ func TestLinkCutAtEveryFrame(t *testing.T) {
 				if n := verify(t, cfg, src.instants, 4); n != third {
 					t.Fatalf("replica holds %d, not %d", n, third)
 				}
-			})
+			}) {
+				return
+			}
 		}
 	}
 }
@@ -153,6 +155,8 @@ func TestTakeOverBeatsFramesOnTheirWay(t *testing.T) {
 	waiting, goOn := make(chan struct{}, 1), make(chan struct{})
 	blocked := disks
 	blocked.wait = func(context.Context) error { waiting <- struct{}{}; <-goOn; return nil }
+	free := sync.OnceFunc(func() { close(goOn) })
+	defer free()
 	src := newSource(t, 7, 3, disks)
 	r := mustOpen(t, cfg)
 	src.attach(r)
@@ -174,7 +178,7 @@ func TestTakeOverBeatsFramesOnTheirWay(t *testing.T) {
 	if err != nil || c.Sequence != first {
 		t.Fatalf("took over %+v: %v", c, err)
 	}
-	close(goOn)
+	free()
 	if err := <-result; !errors.Is(err, ErrTaken) && !errors.Is(err, ErrStale) {
 		t.Fatalf("checkpoint after the takeover: %v", err)
 	}
@@ -189,6 +193,8 @@ func TestTakeOverWaitsForACommit(t *testing.T) {
 	cfg := peerIn(t, t.TempDir())
 	disks := cfg.Disks.(testDisks)
 	syncing, goOn := make(chan struct{}, 1), make(chan struct{})
+	free := sync.OnceFunc(func() { close(goOn) })
+	defer free()
 	slow := disks
 	slow.before = func(change, _ string) error {
 		if change == "disksync" {
@@ -210,7 +216,7 @@ func TestTakeOverWaitsForACommit(t *testing.T) {
 	if _, err := r.TakeOver(short, 4); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("takeover inside a commit: %v", err)
 	}
-	close(goOn)
+	free()
 	if err := <-sent; err != nil {
 		t.Fatal(err)
 	}

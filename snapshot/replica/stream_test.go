@@ -86,6 +86,72 @@ func TestNewStreamBesideTheOld(t *testing.T) {
 	}
 }
 
+// A takeover right after a commit that failed half-way through the RAM image
+// finishes that commit first.
+func TestTakeOverAfterAFailedApply(t *testing.T) {
+	cfg, armed := peerIn(t, t.TempDir()), false
+	cfg.before = func(change, _ string) error {
+		if armed && change == "page" {
+			armed = false
+			return errTorn
+		}
+		return nil
+	}
+	src := newSource(t, 4, 3, cfg.Disks.(testDisks))
+	r := mustOpen(t, cfg)
+	src.attach(r)
+	src.mustCheckpoint()
+	armed = true
+	n, _, err := src.checkpoint()
+	if !errors.Is(err, ErrFailed) {
+		t.Fatal(err)
+	}
+	c, err := r.TakeOver(t.Context(), 4)
+	if err != nil || c.Sequence != n {
+		t.Fatalf("took over %d: %v", c.Sequence, err)
+	}
+	if got, err := os.ReadFile(c.RAMPath); err != nil || !bytes.Equal(got, src.instants[n]) {
+		t.Errorf("RAM differs from the instant of checkpoint %d (%v)", n, err)
+	}
+}
+
+// Recovering from a failed write sweeps away what another stream has staged:
+// that checkpoint must not be committed without its file.
+func TestSweptStageIsNotCommitted(t *testing.T) {
+	cfg, armed := peerIn(t, t.TempDir()), false
+	cfg.before = func(change, _ string) error {
+		if armed && change == "syncdir" {
+			armed = false
+			return io.ErrShortWrite
+		}
+		return nil
+	}
+	src := newSource(t, 5, 3, cfg.Disks.(testDisks))
+	r := mustOpen(t, cfg)
+	l, _ := dialReady(t, r)
+	if err := l.Send(KindBegin, Begin{Epoch: 3, Sequence: 5, Root: 5, RAMSize: ramPages * memory.PageSize}); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Send(KindBlob, Blob{Epoch: 3, Sequence: 5}); err != nil { // the Begin has been handled
+		t.Fatal(err)
+	}
+	armed = true
+	if err := r.Void(t.Context(), 3, 2, "off"); err == nil || armed {
+		t.Fatal("the void did not fail")
+	}
+	_, _ = dialReady(t, r) // loads the record again
+	src.disks.at(t, 5)
+	if err := l.Send(KindEnd, End{Epoch: 3, Sequence: 5, Checksum: memory.NewDigest().Sum(), BlobSum: emptySum}); err != nil {
+		t.Fatal(err)
+	}
+	if kind, _, err := l.Receive(); err != nil || kind != KindRefused {
+		t.Errorf("kind %d, %v", kind, err)
+	}
+	if s := mustStatus(t, r); s.Complete {
+		t.Errorf("status %+v", s)
+	}
+}
+
 var emptySum = []byte("\xe3\xb0\xc4\x42\x98\xfc\x1c\x14\x9a\xfb\xf4\xc8\x99\x6f\xb9\x24\x27\xae\x41\xe4\x64\x9b\x93\x4c\xa4\x95\x99\x1b\x78\x52\xb8\x55")
 
 // A peer that says nothing costs the bound, not for ever.
