@@ -140,7 +140,7 @@ func TestKilledAtEveryChange(t *testing.T) {
 	reference := peerIn(t, t.TempDir())
 	src := newSource(t, 1, 3, reference.Disks.(testDisks))
 	story(t, reference, src, func(uint64) {})
-	for at := 1; at <= len(trace)+1; at += 2 {
+	for at := 1; at <= len(trace)+1; at += 3 {
 		dir := t.TempDir()
 		child := exec.Command(os.Args[0], "-test.run=^TestChildOfKilled$", "-test.count=1")
 		child.Env = append(os.Environ(), "VMCTL_TEST_CHILD="+dir, "VMCTL_TEST_KILL="+strconv.Itoa(at))
