@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -91,9 +92,18 @@ func newBench(t *testing.T, flags ...string) *bench {
 	})
 	b.first, err = l.WaitAnswer(ctx, time.Minute)
 	b.must(err)
-	if b.vm.Protection.Level != "none" {
-		b.synced(l.A)
+	answered := time.Now()
+	if b.vm.Protection.Level == "none" {
+		return b
 	}
+	// The replica must have the guest as it answered, not as it booted.
+	_, err = l.A.WaitState(ctx, time.Minute, func(v api.VM) error {
+		if err := lab.Synced(v); err != nil || v.Checkpoint == nil || v.Checkpoint.Time.After(answered) {
+			return err
+		}
+		return errors.New("no checkpoint since the guest answered")
+	})
+	b.must(err)
 	return b
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 // Proof is what the guest says of itself: see packaging/testguest.
@@ -29,7 +30,15 @@ func (l *Lab) inSwitch(f func() error) error {
 func inNamespace(name string, f func() error) error {
 	done := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			// The first thread stands for the whole process in /proc: it must
+			// not move. While it is held here the next goroutine gets another.
+			defer runtime.UnlockOSThread()
+			done <- inNamespace(name, f)
+			return
+		}
+		// Never unlocked: the thread ends with the goroutine.
 		ns, err := netns.GetFromName(name)
 		if err == nil {
 			err = netns.Set(ns)
