@@ -58,7 +58,7 @@ func (c *Core) watch() {
 		g := &c.guests[i]
 		r := g.rec
 		mine := r.Owner == c.self && !r.Gone
-		unleased = unleased || (mine && witness != "" && r.Bound != witness)
+		unleased = unleased || (mine && c.wants(g) != "" && r.Bound != c.wants(g))
 		c.alarm(AlarmUnprotected, r.Guest, mine && peer != "" && r.Run && r.Level != LevelNone && r.Outdated,
 			"the replica on the peer is not in sync")
 		left := c.deadline(g) - c.now

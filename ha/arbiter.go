@@ -6,7 +6,7 @@ import "fmt"
 // safe step at a time. A change from one witness to another passes through "no
 // lease". See DESIGN.md, Changing the third vote.
 func (c *Core) turn(g *guest) {
-	want, h, r := c.cluster.arbiter(), &g.hold, &g.rec
+	want, h, r := c.wants(g), &g.hold, &g.rec
 	switch {
 	case r.Bound == "" && want == "":
 		h.arm, h.armFor, h.armSent = 0, "", false
@@ -26,6 +26,15 @@ func (c *Core) turn(g *guest) {
 	case c.known(g):
 		r.Bound = ""
 	}
+}
+
+// wants is the witness under which a guest should live. One that nobody may
+// take over needs no lease: it runs on when peer and witness are both lost.
+func (c *Core) wants(g *guest) NodeID {
+	if g.rec.Level == LevelNone {
+		return ""
+	}
+	return c.cluster.arbiter()
 }
 
 // bind begins to live under a witness: it must have stored the present record

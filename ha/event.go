@@ -104,10 +104,12 @@ type Promote struct {
 }
 
 // Handover gives a guest to the peer. The caller has stopped it for good here
-// (its guard revoked) and the peer's replica is complete.
+// (its guard revoked) and the peer has all of it: a replica in sync, or the
+// whole state of a finished migration (Streamed).
 type Handover struct {
-	ID    uint64
-	Guest GuestID
+	ID       uint64
+	Guest    GuestID
+	Streamed bool
 }
 
 func (Tick) event()           {}

@@ -57,7 +57,7 @@ func (c *Core) leaser(g *guest) NodeID {
 	if g.rec.Bound != "" {
 		return g.rec.Bound
 	}
-	return c.cluster.arbiter()
+	return c.wants(g)
 }
 
 // known says whether a voter whose vote a claim would need has stored the
@@ -121,7 +121,7 @@ func (c *Core) lease(g *guest) {
 		c.do(Renew{Guest: r.Guest, Epoch: r.Epoch, Deadline: d, Arm: h.arm})
 	}
 	if d == Forever {
-		c.explain(g, NoLeased, func() string { return "runs without a lease: no third vote is in force" })
+		c.explain(g, NoLeased, func() string { return "runs without a lease: nobody may take it over by itself" })
 		return
 	}
 	c.explain(g, Leased, func() string {

@@ -79,11 +79,12 @@ func (c *Core) own(e Own) {
 	if level == "" {
 		level = LevelNone
 	}
-	arbiter := c.cluster.arbiter() // it never ran without a lease, so no arming
 	g.rec = Record{
 		Guest: e.Record.Guest, Epoch: 1, Rev: 1, Owner: c.self, Standby: c.peer(),
-		Arbiter: arbiter, Bound: arbiter, Run: e.Record.Run, Level: level, Outdated: true,
+		Run: e.Record.Run, Level: level, Outdated: true,
 	}
+	g.rec.Arbiter = c.wants(g) // it never ran without a lease, so no arming
+	g.rec.Bound = g.rec.Arbiter
 	g.hold.sure, g.hold.since = true, c.now
 	c.urgent = true
 	c.reply(e.ID, OK, "")

@@ -110,7 +110,7 @@ func (c *Core) handover(e Handover) {
 		c.reply(e.ID, CodeConflict, "the guest is being taken over here")
 	case c.peer() == "" || !c.hears(c.peer()):
 		c.reply(e.ID, CodeUnreachable, "the peer is not heard")
-	case g.rec.Outdated:
+	case g.rec.Outdated && !e.Streamed:
 		c.reply(e.ID, CodeOutdated, "the peer's replica is not in sync")
 	case g.rec.Arbiter != g.rec.Bound || g.hold.arm != 0:
 		c.reply(e.ID, CodeConflict, "the witness is just being changed; try again")

@@ -22,6 +22,7 @@ const (
 	DropWitness Kind = "none"     // node Where sets the mode none
 	AddWitness  Kind = "witness"  // node Where sets the mode witness, number Other
 	StopGuest   Kind = "stop"     // the user stops guest Other and starts it after For
+	Unprotect   Kind = "level"    // the user sets guest Other's level none and back after For
 	HandOver    Kind = "handover" // guest Other
 	Replace     Kind = "replace"  // guest Other is removed; a new one is made after For
 	PromoteOff  Kind = "promote"  // power off Where for the rest, promote on the other after For
@@ -46,7 +47,7 @@ var mix = []struct {
 	n    int
 }{
 	{CutLink, 5}, {CutOneWay, 4}, {Isolate, 4}, {CrashAgent, 5}, {PowerOff, 4}, {PauseAgent, 5},
-	{LaggyLink, 3}, {FailStore, 2}, {SlowStore, 2}, {StopGuest, 1}, {HandOver, 1}, {Replace, 1},
+	{LaggyLink, 3}, {FailStore, 2}, {SlowStore, 2}, {StopGuest, 1}, {Unprotect, 2}, {HandOver, 1}, {Replace, 1},
 }
 
 // schedule draws faults that overlap in the time scale of the protocol.
@@ -132,7 +133,7 @@ func (w *world) draw(at time.Duration, rebind bool) Fault {
 		f.For = time.Duration(w.between(500*time.Millisecond, 6*time.Second))
 	case DropWitness, AddWitness:
 		f.Where, f.Other = w.rng.IntN(nodes), nodes+w.rng.IntN(witnesses)
-	case StopGuest, HandOver, Replace:
+	case StopGuest, Unprotect, HandOver, Replace:
 		f.Other = w.rng.IntN(len(w.guests))
 	}
 	return f

@@ -22,6 +22,10 @@ func (w *world) operate(f Fault) {
 		v := w.guests[f.Other]
 		w.setRun(v, false)
 		w.after(int64(f.For), func() { w.setRun(v, true) })
+	case Unprotect:
+		v := w.guests[f.Other]
+		w.setLevel(v, ha.LevelNone)
+		w.after(int64(f.For), func() { w.setLevel(v, ha.LevelResume) })
 	case HandOver:
 		w.handOver(w.guests[f.Other])
 	case Replace:
@@ -52,9 +56,26 @@ func (w *world) owner(v *volume) *host {
 // setRun is a user who repeats the command until the owner has stored it.
 func (w *world) setRun(v *volume, run bool) {
 	v.want = run
+	w.command(v, func(h *host, r ha.Record) (ha.Event, bool) {
+		if !run && v.want == run {
+			h.machine[v.index] = machine{}
+		}
+		return ha.SetRun{Guest: v.id, Run: run}, r.Run == run
+	}, func() bool { return v.want == run })
+}
+
+func (w *world) setLevel(v *volume, level ha.Level) {
+	v.level = level
+	w.command(v, func(_ *host, r ha.Record) (ha.Event, bool) {
+		return ha.SetLevel{Guest: v.id, Level: level}, r.Level == level
+	}, func() bool { return v.level == level })
+}
+
+// command repeats an order to the owner while it is still wanted and not done.
+func (w *world) command(v *volume, order func(*host, ha.Record) (ha.Event, bool), wanted func() bool) {
 	id := v.id
 	w.insist(func() bool {
-		if v.id != id || v.want != run || !v.exists {
+		if v.id != id || !v.exists || !wanted() {
 			return true
 		}
 		done, top := false, uint64(0) // a former owner may not know yet
@@ -63,13 +84,11 @@ func (w *world) setRun(v *volume, run bool) {
 			if !ok || r.Owner != h.id || !h.running() || h.busy {
 				continue
 			}
-			if !run {
-				h.machine[v.index] = machine{}
-			}
+			ev, already := order(h, r)
 			if r.Epoch >= top {
-				top, done = r.Epoch, r.Run == run && h.broken <= 0
+				top, done = r.Epoch, already && h.broken <= 0
 			}
-			h.deliver(ha.SetRun{Guest: v.id, Run: run})
+			h.deliver(ev)
 		}
 		return done
 	})
@@ -127,7 +146,7 @@ func (w *world) create(v *volume) {
 		w.after(500e6, func() { w.create(v) })
 		return
 	}
-	v.want, v.exists, v.silent = true, true, w.now
+	v.want, v.exists, v.silent, v.level = true, true, w.now, ha.LevelResume
 	h.deliver(ha.Own{Record: ha.Record{Guest: v.id, Run: true, Level: ha.LevelResume}})
 	if _, stored := h.records[v.id]; !stored {
 		v.want, v.exists = false, false

@@ -127,6 +127,7 @@ func (w *world) heal() {
 	}
 	for _, v := range w.guests {
 		w.setRun(v, v.want) // a promotion may have lost the last word
+		w.setLevel(v, ha.LevelResume)
 	}
 }
 

@@ -14,7 +14,8 @@ type volume struct {
 	id      ha.GuestID
 	want    bool // the user wants it running
 	exists  bool
-	acked   uint64 // the newest version the guest was told is safe
+	level   ha.Level // wanted
+	acked   uint64   // the newest version the guest was told is safe
 	replica [nodes]replica
 	engine  engine
 	top     uint64 // highest epoch that was taken over
