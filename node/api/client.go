@@ -1,13 +1,13 @@
 package api
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -27,12 +27,18 @@ func NewClient(socket string) *Client {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", socket)
 	}
-	return &Client{socket: socket, http: &http.Client{Transport: &http.Transport{DialContext: dial}}}
+	return newClient(socket, &http.Transport{DialContext: dial})
 }
 
 // NewRemoteClient makes a client that reaches an agent through transport.
 func NewRemoteClient(node string, transport http.RoundTripper) *Client {
-	return &Client{socket: "node " + node, http: &http.Client{Transport: &marking{transport}}}
+	return newClient("node "+node, &marking{transport})
+}
+
+func newClient(name string, transport http.RoundTripper) *Client {
+	// No call is answered by a redirect: following one would make another call.
+	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &Client{socket: name, http: &http.Client{Transport: transport, CheckRedirect: stay}}
 }
 
 // marking sets the header that keeps a request from being passed on again.
@@ -63,11 +69,16 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 	}
 	defer response.Body.Close()
 	if out == nil {
-		_, _ = io.Copy(io.Discard, response.Body)
-		return nil
+		out = &struct{}{}
 	}
-	if err := json.NewDecoder(response.Body).Decode(out); err != nil {
-		return Errorf(Failed, "read the agent's answer: %v", err)
+	return c.decode(response.Body, out)
+}
+
+// decode reads the answer. One that is cut off says nothing of what was done.
+func (c *Client) decode(body io.Reader, out any) error {
+	if err := json.NewDecoder(body).Decode(out); err != nil {
+		return Errorf(Unreachable, "the answer of the agent at %s is not whole: %v", c.socket, err).
+			WithHint("It may have been done or not; look with `vmctl status`.")
 	}
 	return nil
 }
@@ -101,6 +112,9 @@ func (c *Client) unreachable(err error) error {
 		return err
 	}
 	var op *net.OpError
+	if errors.Is(err, fs.ErrPermission) {
+		return Errorf(Unreachable, "the agent at %s may be called by root only", c.socket).WithHint("Run the command as root.")
+	}
 	if errors.As(err, &op) && op.Op == "dial" {
 		return Errorf(Unreachable, "no agent answers at %s: %v", c.socket, op.Err).
 			WithHint("Is it running? Start it with `systemctl start vmctl` or `vmctl node run`, or name its socket with --socket.")
@@ -108,7 +122,23 @@ func (c *Client) unreachable(err error) error {
 	return Errorf(Unreachable, "the agent at %s did not answer: %v", c.socket, err)
 }
 
-func vmPath(name string, rest string) string { return "/v1/vms/" + url.PathEscape(name) + rest }
+// path makes the path of a call about a guest. A name that a server would take
+// for a step of the path is no guest's.
+func path(collection, name, rest string) (string, error) {
+	if name == "" || name == "." || name == ".." {
+		return "", Errorf(NotFound, "no guest is named %q", name).WithHint("`vmctl vm ls` lists them.")
+	}
+	return "/v1/" + collection + "/" + url.PathEscape(name) + rest, nil
+}
+
+// callVM makes one request about a guest.
+func (c *Client) callVM(ctx context.Context, method, collection, name, rest string, in, out any) error {
+	path, err := path(collection, name, rest)
+	if err != nil {
+		return err
+	}
+	return c.call(ctx, method, path, in, out)
+}
 
 // Status asks for the one-screen status.
 func (c *Client) Status(ctx context.Context) (out Status, err error) {
@@ -122,13 +152,13 @@ func (c *Client) HA(ctx context.Context) (out HAStatus, err error) {
 
 // Why asks for the explanation of a guest's place.
 func (c *Client) Why(ctx context.Context, name string) (out Why, err error) {
-	return out, c.call(ctx, http.MethodGet, "/v1/ha/"+url.PathEscape(name), nil, &out)
+	return out, c.callVM(ctx, http.MethodGet, "ha", name, "", nil, &out)
 }
 
 // Promote makes this node the owner of a guest by hand.
 func (c *Client) Promote(ctx context.Context, name string, confirmPeerOff bool) (out VM, err error) {
 	in := map[string]bool{"confirm_peer_off": confirmPeerOff}
-	return out, c.call(ctx, http.MethodPost, "/v1/ha/"+url.PathEscape(name)+"/promote", in, &out)
+	return out, c.callVM(ctx, http.MethodPost, "ha", name, "/promote", in, &out)
 }
 
 // Init makes a cluster of this node.
@@ -173,7 +203,7 @@ func (c *Client) VMs(ctx context.Context) (out []VM, err error) {
 
 // VM shows one guest.
 func (c *Client) VM(ctx context.Context, name string) (out VM, err error) {
-	return out, c.call(ctx, http.MethodGet, vmPath(name, ""), nil, &out)
+	return out, c.callVM(ctx, http.MethodGet, "vms", name, "", nil, &out)
 }
 
 // Create makes a guest of a spec in YAML or JSON.
@@ -184,7 +214,11 @@ func (c *Client) Create(ctx context.Context, spec []byte) (out VM, err error) {
 // Change alters a guest's spec; change is a spec, in YAML or JSON, of the
 // fields to change.
 func (c *Client) Change(ctx context.Context, name string, change []byte) (VM, error) {
-	return c.send(ctx, http.MethodPatch, vmPath(name, ""), change)
+	path, err := path("vms", name, "")
+	if err != nil {
+		return VM{}, err
+	}
+	return c.send(ctx, http.MethodPatch, path, change)
 }
 
 func (c *Client) send(ctx context.Context, method, path string, body []byte) (out VM, err error) {
@@ -193,76 +227,20 @@ func (c *Client) send(ctx context.Context, method, path string, body []byte) (ou
 		return out, err
 	}
 	defer response.Body.Close()
-	if err := json.NewDecoder(response.Body).Decode(&out); err != nil {
-		return out, Errorf(Failed, "read the agent's answer: %v", err)
-	}
-	return out, nil
+	return out, c.decode(response.Body, &out)
 }
 
 // Act does a verb to a guest; bound is how long a stop may take before the
 // guest is ended, 0 for the default.
 func (c *Client) Act(ctx context.Context, name string, verb Verb, bound time.Duration) (out VM, err error) {
-	path := vmPath(name, "/"+string(verb))
+	rest := "/" + string(verb)
 	if bound > 0 {
-		path += "?timeout=" + strconv.FormatFloat(bound.Seconds(), 'f', -1, 64)
+		rest += "?timeout=" + strconv.FormatFloat(bound.Seconds(), 'f', -1, 64)
 	}
-	return out, c.call(ctx, http.MethodPost, path, nil, &out)
+	return out, c.callVM(ctx, http.MethodPost, "vms", name, rest, nil, &out)
 }
 
 // Remove deletes a guest, its disks and its replica.
 func (c *Client) Remove(ctx context.Context, name string, force bool) error {
-	return c.call(ctx, http.MethodDelete, vmPath(name, fmt.Sprintf("?force=%t", force)), nil, nil)
-}
-
-// Logs opens a guest's serial log; with follow it goes on until ctx ends.
-func (c *Client) Logs(ctx context.Context, name string, follow bool) (io.ReadCloser, error) {
-	response, err := c.open(ctx, http.MethodGet, vmPath(name, fmt.Sprintf("/logs?follow=%t", follow)), nil, nil)
-	if err != nil {
-		return nil, err
-	}
-	return response.Body, nil
-}
-
-// Console opens a guest's serial line.
-func (c *Client) Console(ctx context.Context, name string) (io.ReadWriteCloser, error) {
-	header := http.Header{"Connection": {"Upgrade"}, "Upgrade": {consoleProtocol}}
-	response, err := c.open(ctx, http.MethodPost, vmPath(name, "/console"), nil, header)
-	if err != nil {
-		return nil, err
-	}
-	line, ok := response.Body.(io.ReadWriteCloser)
-	if !ok {
-		response.Body.Close()
-		return nil, Errorf(Failed, "the agent did not open a console")
-	}
-	return line, nil
-}
-
-// Events calls each for every event the filter selects, until each fails or,
-// when following, ctx ends.
-func (c *Client) Events(ctx context.Context, filter EventFilter, each func(Event) error) error {
-	query := url.Values{"vm": {filter.VM}, "follow": {strconv.FormatBool(filter.Follow)}}
-	if !filter.Since.IsZero() {
-		query.Set("since", filter.Since.Format(time.RFC3339Nano))
-	}
-	response, err := c.open(ctx, http.MethodGet, "/v1/events?"+query.Encode(), nil, nil)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	lines := bufio.NewScanner(response.Body)
-	lines.Buffer(nil, maxBody)
-	for lines.Scan() {
-		var event Event
-		if err := json.Unmarshal(lines.Bytes(), &event); err != nil {
-			return Errorf(Failed, "read an event: %v", err)
-		}
-		if err := each(event); err != nil {
-			return err
-		}
-	}
-	if err := lines.Err(); err != nil && ctx.Err() == nil {
-		return Errorf(Unreachable, "the agent stopped sending events: %v", err)
-	}
-	return nil
+	return c.callVM(ctx, http.MethodDelete, "vms", name, fmt.Sprintf("?force=%t", force), nil, nil)
 }

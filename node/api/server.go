@@ -1,15 +1,14 @@
 package api
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
 	"net/http"
-	"net/http/httputil"
-	"net/url"
+	"runtime/debug"
 	"strconv"
-	"strings"
 	"time"
 
 	"vmctl/vm"
@@ -42,7 +41,26 @@ func (b *Backend) Handler() http.Handler {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		b.fail(w, r, Errorf(NotFound, "no such call: %s %s", r.Method, r.URL.Path))
 	})
-	return mux
+	return b.contained(mux)
+}
+
+// contained keeps a defect in one call from being more than that call's
+// failure.
+func (b *Backend) contained(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			p := recover()
+			if p == nil {
+				return
+			}
+			if p == http.ErrAbortHandler { // an answer that cannot be completed
+				panic(p)
+			}
+			b.Log.Error("a call failed by a defect of the agent", "method", r.Method, "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+			b.fail(w, r, Errorf(Failed, "%s %s: a defect of the agent; its log says more", r.Method, r.URL.Path))
+		}()
+		next.ServeHTTP(w, r)
+	})
 }
 
 func (b *Backend) nodeRoutes(mux *http.ServeMux) {
@@ -129,47 +147,6 @@ func (b *Backend) promote(r *http.Request) (any, error) {
 	return b.Operator.Promote(r.Context(), r.PathValue("vm"), in.ConfirmPeerOff)
 }
 
-// atOwner passes the request to the peer if the peer owns the guest. A show is
-// answered from what is known here when the peer cannot be asked.
-func (b *Backend) atOwner(here http.HandlerFunc) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get(forwarded) != "" {
-			here(w, r)
-			return
-		}
-		peer, err := b.Router.Route(r.PathValue("vm"))
-		show := r.Method == http.MethodGet && strings.Count(r.URL.Path, "/") == 3
-		switch {
-		case err != nil && !show:
-			b.fail(w, r, err)
-		case err != nil || peer == nil:
-			here(w, r)
-		default:
-			b.passOn(w, r, peer, here, show)
-		}
-	}
-}
-
-func (b *Backend) passOn(w http.ResponseWriter, r *http.Request, peer http.RoundTripper, here http.HandlerFunc, show bool) {
-	proxy := &httputil.ReverseProxy{
-		Transport:     peer,
-		FlushInterval: -1,
-		Rewrite: func(p *httputil.ProxyRequest) {
-			p.SetURL(&url.URL{Scheme: "http", Host: "peer"})
-			p.Out.Header.Set(forwarded, b.Node)
-		},
-		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			if show {
-				here(w, r)
-				return
-			}
-			b.fail(w, r, Errorf(Unreachable, "pass the request to the guest's owner: %v", err).
-				WithHint("See `vmctl cluster status`."))
-		},
-	}
-	proxy.ServeHTTP(w, r)
-}
-
 // reply makes a handler of a function that returns a value to encode.
 func reply(b *Backend, serve func(*http.Request) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
@@ -181,18 +158,23 @@ func reply(b *Backend, serve func(*http.Request) (any, error)) http.HandlerFunc 
 		if value == nil {
 			value = struct{}{}
 		}
+		body, err := json.Marshal(value)
+		if err != nil {
+			b.fail(w, r, Errorf(Failed, "encode the answer: %v", err))
+			return
+		}
 		w.Header().Set("Content-Type", "application/json")
-		if err := json.NewEncoder(w).Encode(value); err != nil {
+		if _, err := w.Write(append(body, '\n')); err != nil {
 			b.Log.Debug("reply not delivered", "path", r.URL.Path, "error", err)
 		}
 	}
 }
 
 func (b *Backend) fail(w http.ResponseWriter, r *http.Request, err error) {
-	if r.Context().Err() != nil {
-		return
-	}
 	e := AsError(err)
+	if r.Context().Err() != nil { // nobody listens, or everybody must be told
+		e = Errorf(Unreachable, "%s %s: the agent is stopping", r.Method, r.URL.Path)
+	}
 	if errors.Is(err, vm.ErrBadSpec) {
 		e = &Error{Code: Usage, Message: err.Error()}
 	}
@@ -214,10 +196,13 @@ func readJSON(r *http.Request, v any) error {
 	if err != nil {
 		return err
 	}
-	decoder := json.NewDecoder(strings.NewReader(string(body)))
+	decoder := json.NewDecoder(bytes.NewReader(body))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(v); err != nil {
 		return Errorf(Usage, "read the request: %v", err)
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return Errorf(Usage, "read the request: there is more behind the JSON object")
 	}
 	return nil
 }
@@ -228,7 +213,7 @@ func seconds(r *http.Request, name string) (time.Duration, error) {
 		return 0, nil
 	}
 	value, err := strconv.ParseFloat(text, 64)
-	if err != nil || value < 0 || value > 86400 {
+	if err != nil || !(value >= 0 && value <= 86400) {
 		return 0, Errorf(Usage, "%s: %q is not a number of seconds from 0 to 86400", name, text)
 	}
 	return time.Duration(value * float64(time.Second)), nil

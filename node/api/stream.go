@@ -31,7 +31,7 @@ func (b *Backend) events(w http.ResponseWriter, r *http.Request) {
 	encoder := json.NewEncoder(w)
 	for event, err := range b.Observer.Events(r.Context(), filter) {
 		if err != nil {
-			b.fail(w, r, err)
+			_ = encoder.Encode(map[string]*Error{"error": AsError(err)}) // the status is sent already
 			return
 		}
 		if encoder.Encode(event) != nil || flusher.Flush() != nil {
@@ -61,6 +61,8 @@ func (b *Backend) console(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer conn.Close()
+	// The server forgets a connection that was taken over.
+	defer context.AfterFunc(r.Context(), func() { conn.Close(); line.Close() })()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -1,0 +1,205 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"iter"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"vmctl/vm"
+)
+
+// fake is a backend that notes what it is asked for and answers as told.
+type fake struct {
+	mu    sync.Mutex
+	calls []string
+
+	vm      VM
+	err     error
+	route   func(name string) (http.RoundTripper, error)
+	console func() (io.ReadWriteCloser, error)
+	log     string
+	events  []Event
+	failAt  int           // the event in whose place an error comes, from 1
+	ended   chan struct{} // closed when a following stream of events ended
+	block   chan struct{} // what Act waits for, if anything
+}
+
+func (f *fake) note(format string, args ...any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls = append(f.calls, fmt.Sprintf(format, args...))
+}
+
+func (f *fake) noted() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]string(nil), f.calls...)
+}
+
+func (f *fake) Create(_ context.Context, spec vm.Spec) (VM, error) {
+	f.note("create %s %v", spec.Name, spec.Memory)
+	return f.vm, f.err
+}
+
+func (f *fake) Change(_ context.Context, name string, change []byte) (VM, error) {
+	f.note("change %s %s", name, change)
+	return f.vm, f.err
+}
+
+func (f *fake) List(context.Context) ([]VM, error) { f.note("list"); return []VM{f.vm}, f.err }
+
+func (f *fake) Show(_ context.Context, name string) (VM, error) {
+	f.note("show %s", name)
+	return f.vm, f.err
+}
+
+func (f *fake) Remove(_ context.Context, name string, force bool) error {
+	f.note("remove %s %t", name, force)
+	return f.err
+}
+
+func (f *fake) Act(ctx context.Context, name string, verb Verb, bound time.Duration) (VM, error) {
+	f.note("%s %s %s", verb, name, bound)
+	if f.block != nil {
+		select {
+		case <-f.block:
+		case <-ctx.Done():
+			return VM{}, ctx.Err()
+		}
+	}
+	return f.vm, f.err
+}
+
+func (f *fake) Console(_ context.Context, name string) (io.ReadWriteCloser, error) {
+	f.note("console %s", name)
+	if f.err != nil {
+		return nil, f.err
+	}
+	return f.console()
+}
+
+func (f *fake) SerialLog(_ context.Context, name string) (string, error) {
+	f.note("log %s", name)
+	return f.log, f.err
+}
+
+func (f *fake) Promote(_ context.Context, name string, off bool) (VM, error) {
+	f.note("promote %s %t", name, off)
+	return f.vm, f.err
+}
+
+func (f *fake) Init(_ context.Context, name string) (Cluster, error) {
+	f.note("init %s", name)
+	return Cluster{Name: name}, f.err
+}
+
+func (f *fake) NewToken(context.Context) (Token, error) {
+	f.note("token")
+	return Token{Token: "vmctl-x"}, f.err
+}
+
+func (f *fake) Join(_ context.Context, addr, token string) (Cluster, error) {
+	f.note("join %s %s", addr, token)
+	return Cluster{Name: "shop"}, f.err
+}
+
+func (f *fake) Leave(context.Context) error { f.note("leave"); return f.err }
+
+func (f *fake) Cluster(context.Context) (Cluster, error) {
+	f.note("cluster")
+	return Cluster{Name: "shop"}, f.err
+}
+
+func (f *fake) AddWitness(_ context.Context, addr, token string) (Witness, error) {
+	f.note("witness %s %s", addr, token)
+	return Witness{Name: "w"}, f.err
+}
+
+func (f *fake) RemoveWitness(context.Context) error { f.note("no witness"); return f.err }
+
+func (f *fake) Status(context.Context) (Status, error) {
+	f.note("status")
+	return Status{Summary: "fine"}, f.err
+}
+
+func (f *fake) HA(context.Context) (HAStatus, error) { f.note("ha"); return HAStatus{Node: "a"}, f.err }
+
+func (f *fake) Why(_ context.Context, name string) (Why, error) {
+	f.note("why %s", name)
+	return Why{VM: name}, f.err
+}
+
+func (f *fake) Events(ctx context.Context, filter EventFilter) iter.Seq2[Event, error] {
+	f.note("events %q %t %t", filter.VM, filter.Follow, filter.Since.IsZero())
+	return func(yield func(Event, error) bool) {
+		for i, event := range f.events {
+			var err error
+			if i+1 == f.failAt {
+				err = f.err
+			}
+			if !yield(event, err) {
+				return
+			}
+		}
+		if filter.Follow {
+			<-ctx.Done()
+			close(f.ended)
+		}
+	}
+}
+
+func (f *fake) Route(name string) (http.RoundTripper, error) {
+	if f.route == nil {
+		return nil, nil
+	}
+	return f.route(name)
+}
+
+// serve runs the API of f on a unix socket of its own.
+func serve(t *testing.T, f *fake) string {
+	t.Helper()
+	socket := filepath.Join(t.TempDir(), "s")
+	serveAt(t, f, socket)
+	return socket
+}
+
+func serveAt(t *testing.T, f *fake, socket string) (stop func()) {
+	t.Helper()
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	backend := &Backend{
+		Node: "a", Machines: f, Operator: f, Clusters: f, Witnesses: f, Observer: f, Router: f, Log: slog.New(slog.DiscardHandler),
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	server := &http.Server{Handler: backend.Handler(), BaseContext: func(net.Listener) context.Context { return ctx }}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = server.Serve(listener) }()
+	stop = sync.OnceFunc(func() { cancel(); server.Close(); <-done })
+	t.Cleanup(stop)
+	return stop
+}
+
+func clientOf(t *testing.T, socket string) *Client {
+	c := NewClient(socket)
+	t.Cleanup(c.Close)
+	return c
+}
+
+// transport reaches the API at a socket, as the connection between two agents
+// does.
+func transport(socket string) *http.Transport {
+	return &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", socket)
+	}}
+}
