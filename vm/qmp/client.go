@@ -46,7 +46,7 @@ type call struct {
 func newClient(conn *net.UnixConn, log *slog.Logger) *Client {
 	return &Client{
 		conn:        conn,
-		in:          newDecoder(conn),
+		in:          newDecoder(conn, maxMessage),
 		log:         log,
 		prefix:      newPrefix(),
 		slot:        make(chan struct{}, 1),

@@ -70,17 +70,18 @@ func (g *greeting) offers(capability string) bool {
 type decoder struct {
 	json *json.Decoder
 	in   *limitedReader
+	max  int // bytes of one message
 }
 
-func newDecoder(r io.Reader) *decoder {
-	in := &limitedReader{r: r, left: maxMessage}
-	return &decoder{json: json.NewDecoder(in), in: in}
+func newDecoder(r io.Reader, max int) *decoder {
+	in := &limitedReader{r: r}
+	return &decoder{json: json.NewDecoder(in), in: in, max: max}
 }
 
 // next returns the next message. An error of the connection comes as it is;
 // everything else is ErrProtocol, and there is no reading on after it.
 func (d *decoder) next() (message, error) {
-	d.in.left = maxMessage
+	d.in.left = d.max
 	var m message
 	err := d.json.Decode(&m)
 	var syntax *json.SyntaxError
@@ -91,7 +92,7 @@ func (d *decoder) next() (message, error) {
 	return m, err
 }
 
-var errTooLong = fmt.Errorf("a message is longer than %d MiB", maxMessage>>20)
+var errTooLong = errors.New("a message is too long")
 
 // limitedReader fails once more than left bytes were read since left was set.
 type limitedReader struct {

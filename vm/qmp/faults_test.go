@@ -202,19 +202,6 @@ func TestNotQMPAnyMore(t *testing.T) {
 	})
 }
 
-// A message without end must not fill the memory.
-func TestEndlessMessage(t *testing.T) {
-	s := script(t)
-	s.Handle("stop", func(*qmptest.Call) (any, error) {
-		block := []byte(strings.Repeat(" ", 1<<20))
-		for range 80 {
-			s.Send(block)
-		}
-		return nil, nil
-	})
-	wantError(t, qmp.Stop(background(t), dial(t, s.Path())), qmp.ErrClosed, qmp.ErrProtocol)
-}
-
 // Close ends calls that wait, in whatever place.
 func TestCloseWakesCalls(t *testing.T) {
 	s := script(t)

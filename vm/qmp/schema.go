@@ -63,13 +63,13 @@ func (s *Schema) UnmarshalJSON(data []byte) error {
 //	Has("blockdev-mirror", "copy-mode", "write-blocking")
 func (s *Schema) Has(command string, path ...string) bool {
 	e := s.command(command)
-	return e != nil && s.walk(e.Arg, path, 0)
+	return e != nil && s.walk(e.Arg, path)
 }
 
 // Returns is Has for what the command returns.
 func (s *Schema) Returns(command string, path ...string) bool {
 	e := s.command(command)
-	return e != nil && s.walk(e.Ret, path, 0)
+	return e != nil && s.walk(e.Ret, path)
 }
 
 // AllowsOOB tells whether the command may be executed out of band.
@@ -91,36 +91,52 @@ func (s *Schema) command(name string) *entity {
 	return nil
 }
 
-// maxWalk ends walks through a schema that goes in circles.
-const maxWalk = 64
+// walker goes down a path. Where it has been it does not go again: the schema
+// comes from outside and may go in circles.
+type walker struct {
+	schema *Schema
+	been   map[place]bool
+}
 
-func (s *Schema) walk(name string, path []string, depth int) bool {
-	if len(path) == 0 {
+type place struct {
+	name string
+	left int // of the path
+}
+
+func (s *Schema) walk(name string, path []string) bool {
+	w := walker{schema: s, been: make(map[place]bool)}
+	return w.walk(name, path)
+}
+
+func (w *walker) walk(name string, path []string) bool {
+	here := place{name, len(path)}
+	e := w.schema.entities[name]
+	switch {
+	case len(path) == 0:
 		return true
-	}
-	e := s.entities[name]
-	if e == nil || depth > maxWalk {
+	case e == nil || w.been[here]:
 		return false
 	}
+	w.been[here] = true
 	switch e.Meta {
 	case "array":
-		return s.walk(e.Element, path, depth+1)
+		return w.walk(e.Element, path)
 	case "enum":
 		return len(path) == 1 && e.hasValue(path[0])
 	case "object":
 		for _, m := range e.Members {
-			if m.Name == path[0] && s.walk(m.Type, path[1:], depth+1) {
+			if m.Name == path[0] && w.walk(m.Type, path[1:]) {
 				return true
 			}
 		}
 		for _, v := range e.Variants {
-			if v.Case == path[0] && s.walk(v.Type, path[1:], depth+1) {
+			if v.Case == path[0] && w.walk(v.Type, path[1:]) {
 				return true
 			}
 		}
 	case "alternate":
 		for _, m := range e.Members {
-			if s.walk(m.Type, path, depth+1) {
+			if w.walk(m.Type, path) {
 				return true
 			}
 		}
