@@ -20,7 +20,7 @@ const (
 	// between unequal hosts.
 	DefaultCPUKVM = "qemu64,+aes,+cx16,+lahf-lm,+popcnt,+pni,+sse4.1,+sse4.2,+ssse3"
 
-	defaultInterval = 1    // seconds
+	defaultInterval = 0.5  // seconds
 	defaultAttempts = 3    // restarts
 	defaultWindow   = 3600 // seconds
 	defaultBackoff  = 2    // seconds
