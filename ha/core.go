@@ -1,9 +1,6 @@
 package ha
 
-import (
-	"fmt"
-	"sort"
-)
+import "fmt"
 
 // Setup is what a node starts from. Boot must be higher than in every earlier
 // incarnation, and stored before it is used. Start is the local time of the
@@ -43,19 +40,6 @@ type Core struct {
 	undo *Core
 }
 
-// sentBeat is the send time of a heartbeat or claim; leases count from it.
-type sentBeat struct {
-	seq uint64
-	at  Time
-}
-
-// contact is when a voter was last heard, and its incarnation.
-type contact struct {
-	id   NodeID
-	at   Time
-	boot uint64
-}
-
 // NewCore returns a core that holds no lease yet.
 func NewCore(s Setup) (*Core, error) {
 	if s.Self == "" || s.Boot == 0 {
@@ -75,6 +59,13 @@ func NewCore(s Setup) (*Core, error) {
 		cluster: s.Cluster, clusterDisk: s.Cluster, clusterSafe: true,
 		beatAt: s.Start - Time(s.Timing.Heartbeat), peerBeat: s.Start, lastTick: s.Start, since: s.Start,
 		urgent: true,
+	}
+	for i := range c.guests {
+		// How an unfinished takeover came about is not recorded: leases of the
+		// former owner that this node acknowledged may be alive.
+		if g := &c.guests[i]; g.rec.Owner == c.self && g.rec.Taking {
+			g.hold.quiet = c.start + c.window
+		}
 	}
 	return c, nil
 }
@@ -246,103 +237,6 @@ func (c *Core) beat() {
 	for _, id := range to {
 		c.do(Send{To: id, Message: hb})
 	}
-}
-
-// voters lists the peer and every witness in use, in a fixed order.
-func (c *Core) voters() []NodeID {
-	var to []NodeID
-	if p := c.peer(); p != "" {
-		to = append(to, p)
-	}
-	var witnesses []NodeID
-	add := func(id NodeID) {
-		if id == "" {
-			return
-		}
-		for _, w := range witnesses {
-			if w == id {
-				return
-			}
-		}
-		witnesses = append(witnesses, id)
-	}
-	add(c.cluster.arbiter())
-	for i := range c.guests {
-		r := c.guests[i].rec
-		if r.Owner == c.self {
-			add(r.Bound)
-		}
-		if r.Promised != 0 {
-			add(r.Arbiter)
-		}
-	}
-	sort.Slice(witnesses, func(i, j int) bool { return witnesses[i] < witnesses[j] })
-	return append(to, witnesses...)
-}
-
-func (c *Core) witnessInUse(id NodeID) bool {
-	if id == c.cluster.arbiter() {
-		return true
-	}
-	for i := range c.guests {
-		r := c.guests[i].rec
-		if (r.Owner == c.self && r.Bound == id) || (r.Promised != 0 && r.Arbiter == id) {
-			return true
-		}
-	}
-	return false
-}
-
-func (c *Core) nextSeq() uint64 {
-	c.seq++
-	old := 0
-	for old < len(c.sent) && c.now-c.sent[old].at > Time(c.timing.Lease) {
-		old++
-	}
-	c.sent = append(c.sent[old:], sentBeat{seq: c.seq, at: c.now})
-	return c.seq
-}
-
-// leaseFrom is the deadline an acknowledgement of Seq gives: counted from the
-// send time, because the granter counts its wait from later. 0 if too old.
-func (c *Core) leaseFrom(seq uint64) Time {
-	if c.mutant.has(mutantLeaseFromReceipt) {
-		return c.now + Time(c.timing.Lease)
-	}
-	for i := range c.sent {
-		if c.sent[i].seq == seq {
-			return c.sent[i].at + Time(c.timing.Lease)
-		}
-	}
-	return 0
-}
-
-func (c *Core) heard(id NodeID, boot uint64) {
-	i := sort.Search(len(c.contacts), func(i int) bool { return c.contacts[i].id >= id })
-	if i == len(c.contacts) || c.contacts[i].id != id {
-		c.contacts = append(c.contacts, contact{})
-		copy(c.contacts[i+1:], c.contacts[i:])
-		c.contacts[i] = contact{id: id}
-	}
-	c.contacts[i].at = c.now
-	c.contacts[i].boot = max(c.contacts[i].boot, boot)
-}
-
-// contact returns when a voter was last heard and its incarnation; never heard
-// is the start of this core and incarnation 0.
-func (c *Core) contact(id NodeID) contact {
-	for _, k := range c.contacts {
-		if k.id == id {
-			return k
-		}
-	}
-	return contact{id: id, at: c.start}
-}
-
-// hears says whether a voter was heard within the window.
-func (c *Core) hears(id NodeID) bool {
-	k := c.contact(id)
-	return k.boot != 0 && c.now-k.at <= c.window
 }
 
 func (c *Core) reply(id uint64, code Code, text string) {

@@ -101,6 +101,31 @@ func TestQuietAfterOwnAcknowledgements(t *testing.T) {
 	}
 }
 
+// The same wait holds when the agent restarts in the middle of it.
+func TestQuietOutlivesRestart(t *testing.T) {
+	b := newBench(t, ModeWitness)
+	b.guest()
+	b.stop(nodeA)
+	r := b.disk[nodeB]["web"].shared()
+	r.Epoch, r.Rev, r.Owner, r.Standby, r.Taking, r.Bound = 2, 1, nodeB, nodeA, true, third
+	b.disk[nodeB]["web"] = r
+	b.witness.find("web").rec = r.shared()
+	b.all[nodeB] = nil
+	start := b.now
+	b.back(nodeB)
+	b.run(4 * second)
+	if _, ok := last[TakeOver](b, nodeB); !ok {
+		t.Fatal("the takeover was forgotten")
+	}
+	for _, line := range strings.Split(b.log.String(), "\n") {
+		if strings.Contains(line, "TakeOver web epoch 2") {
+			if after := strings.TrimSpace(line[:8]); after < "5.90" {
+				t.Errorf("took over at %s, %v after the start", after, time.Duration(b.now-start))
+			}
+		}
+	}
+}
+
 // A promise outlives a restart, is claimed again, and ends by the answer.
 func TestPromiseOutlivesRestart(t *testing.T) {
 	for _, grant := range []bool{true, false} {

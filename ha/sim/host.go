@@ -42,7 +42,6 @@ type machine struct {
 	alive    bool
 	epoch    uint64
 	deadline ha.Time
-	frozen   bool // noticed, for the statistics only
 }
 
 func (h *host) local() ha.Time { return h.localAt(h.w.now) }
