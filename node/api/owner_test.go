@@ -103,9 +103,11 @@ func TestOwnerFailsInMidFlight(t *testing.T) {
 	first, _, c, _ := pair(t)
 	silent := func(r *http.Request) (*http.Response, error) { <-r.Context().Done(); return nil, r.Context().Err() }
 	for name, peer := range map[string]roundTrip{
-		"cut":     func(*http.Request) (*http.Response, error) { return answer(200, newBreaking(`{"name":"web","st`)), nil },
-		"failing": func(*http.Request) (*http.Response, error) { return answer(502, io.NopCloser(strings.NewReader("x"))), nil },
-		"silent":  silent,
+		"cut": func(*http.Request) (*http.Response, error) { return answer(200, newBreaking(`{"name":"web","st`)), nil },
+		"failing": func(*http.Request) (*http.Response, error) {
+			return answer(502, io.NopCloser(strings.NewReader("x"))), nil
+		},
+		"silent": silent,
 	} {
 		first.route = func(string) (http.RoundTripper, error) { return peer, nil }
 		v, err := c.VM(t.Context(), "web")
