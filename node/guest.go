@@ -55,8 +55,6 @@ type situation struct {
 	failure  string // why it does not run although it should
 	phase    string // of the replica: api.Replica.State
 	reason   string
-	last     snapshot.Report
-	progress float64
 	restarts []time.Time
 	hold     time.Time // no restart before
 	peerSeq  uint64

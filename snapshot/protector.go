@@ -67,15 +67,6 @@ type Protector struct {
 	last Report
 }
 
-// Report says what the newest committed checkpoint was and cost.
-type Report struct {
-	Sequence uint64
-	Time     time.Time     // of the pause
-	Pause    time.Duration // the guest was stopped
-	Bytes    int64         // RAM and device state sent
-	Full     bool
-}
-
 // NewProtector opens what is needed and serves the disks' mirrors. StartMirror
 // joins QEMU to it.
 func NewProtector(config ProtectorConfig) (_ *Protector, err error) {
@@ -132,13 +123,6 @@ func (p *Protector) openMemory() (err error) {
 	})
 	return err
 }
-
-// pauseShare keeps the guest stopped for at most a twentieth of the time: a
-// longer pause lengthens the interval.
-const pauseShare = 20
-
-// retryCheckpoint is the wait after a checkpoint that was left out.
-const retryCheckpoint = 100 * time.Millisecond
 
 // ackTimeout bounds how long a checkpoint makes no progress.
 const ackTimeout = 5 * time.Second
@@ -230,43 +214,6 @@ func (p *Protector) waitDisks(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// checkpoints takes one after the other.
-func (p *Protector) checkpoints(ctx context.Context, interval func() time.Duration) error {
-	synced := false
-	for {
-		began := time.Now()
-		report, err := p.checkpoint(ctx)
-		passing := errors.Is(err, replicator.ErrNotInSync) || errors.Is(err, ErrPauseEnded)
-		if err != nil && !passing {
-			return err
-		}
-		next := began.Add(max(interval(), report.Pause*pauseShare))
-		if passing {
-			// Its pages go with the next one. A discard in the guest has a part
-			// of a disk compared again, which takes a moment.
-			p.log.Info("checkpoint left out", "reason", err)
-			next = began.Add(min(interval(), retryCheckpoint))
-		} else {
-			p.mu.Lock()
-			p.last = report
-			p.mu.Unlock()
-		}
-		if !synced && !passing {
-			if err := p.config.Synced(ctx); err != nil {
-				return err
-			}
-			synced = true
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case err := <-p.failed:
-			return err
-		case <-time.After(time.Until(next)):
-		}
-	}
 }
 
 // Void tells the replica that the guest was ended on purpose.

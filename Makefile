@@ -1,0 +1,66 @@
+# vmctl: `make demo` shows it, `make test` proves it. Both install what they
+# need from Debian packages by name; they want root and Go.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
+export CGO_ENABLED ?= 0
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.0.0)
+FUZZTIME ?= 10s
+PACKAGES := qemu-system-x86 qemu-utils seabios busybox-static iproute2 nftables e2fsprogs kmod gcc libc6-dev rpm
+
+# Packages whose tests need QEMU for long, or hosts: run without the race detector.
+E2E := ./node/e2e/...
+
+.PHONY: all
+all: dist/vmctl
+
+.PHONY: dist/vmctl
+dist/vmctl:
+	@mkdir -p dist
+	go build -trimpath -ldflags "-s -w -X vmctl/node/cli.version=$(VERSION)" -o $@ .
+
+.PHONY: deps
+deps:
+	@missing=(); for p in $(PACKAGES); do \
+	  [ "$$(dpkg-query -W -f '$${db:Status-Status}' "$$p" 2>/dev/null)" = installed ] || missing+=("$$p"); done; \
+	if [ $${#missing[@]} -gt 0 ]; then \
+	  echo "installing $${missing[*]}"; \
+	  apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null; fi
+
+.PHONY: guest
+guest: deps
+	go run ./packaging/testguest/build -cache .cache/guest
+
+.PHONY: demo
+demo: deps
+	go run ./node/e2e/demo
+
+.PHONY: test
+test: unit e2e
+
+.PHONY: unit
+unit: deps
+	CGO_ENABLED=1 go test -race -timeout 20m $$(go list ./... | grep -v '^vmctl/node/e2e')
+
+.PHONY: e2e
+e2e: guest
+	go test -count=1 -timeout 30m $(E2E)
+
+.PHONY: bench
+bench: deps guest
+	go run ./node/e2e/bench
+
+.PHONY: package
+package:
+	go run ./packaging/package/build -version "$(VERSION)" -out dist
+
+.PHONY: fuzz
+fuzz:
+	@for pkg in $$(go list ./...); do \
+	  for target in $$(go test -list '^Fuzz' "$$pkg" 2>/dev/null | grep '^Fuzz' || true); do \
+	    echo "$$pkg $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "$$pkg" | tail -1; done; done
+
+.PHONY: clean
+clean:
+	rm -rf dist .cache

@@ -1,0 +1,202 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// levels are the rooms of DESIGN.md section 3: an import may only point to a
+// lower level, or stay inside its own room.
+var levels = map[string]int{
+	".":        5,
+	"node/cli": 4, "node/e2e": 4,
+	"node": 3, "node/witness": 3,
+	"node/api": 2, "node/peer": 2, "node/lease": 2, "node/doctor": 2,
+	"snapshot": 1, "migrate": 1,
+	"store": 0, "vm": 0, "ha": 0, "node/wire": 0,
+	"packaging": 0,
+}
+
+// only says which rooms alone may import a module from outside.
+var only = map[string][]string{
+	"go.etcd.io/bbolt":                    {"store"},
+	"github.com/urfave/cli/v2":            {"node/cli"},
+	"github.com/vishvananda/netlink":      {"vm", "node/e2e"},
+	"github.com/digitalocean/go-qemu/qmp": {"vm"},
+}
+
+type goPackage struct {
+	ImportPath, Dir, Doc                                     string
+	Imports, TestImports, XTestImports, GoFiles, TestGoFiles []string
+}
+
+func packages(t *testing.T) []goPackage {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-json", "./...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []goPackage
+	for decoder := json.NewDecoder(bytes.NewReader(out)); decoder.More(); {
+		var p goPackage
+		if err := decoder.Decode(&p); err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, p)
+	}
+	return list
+}
+
+// roomOf is the room a package is in: the longest of levels that holds it.
+func roomOf(importPath string) (room string, known bool) {
+	path := strings.TrimPrefix(strings.TrimPrefix(importPath, "vmctl"), "/")
+	if path == "" {
+		return ".", true
+	}
+	for r := path; r != "."; r = filepath.Dir(r) {
+		if _, ok := levels[r]; ok {
+			return r, true
+		}
+	}
+	return "", false
+}
+
+// badArrow says what is wrong with an import, or nothing.
+func badArrow(from, to string) string {
+	room, known := roomOf(from)
+	if !known {
+		return from + " is in no room"
+	}
+	if !strings.HasPrefix(to, "vmctl") {
+		if room == "ha" && strings.Contains(to, ".") {
+			return from + " imports " + to + ": ha uses the standard library only"
+		}
+		for module, rooms := range only {
+			if strings.HasPrefix(to, module) && !slices.Contains(rooms, room) {
+				return from + " imports " + to + ", which belongs to " + strings.Join(rooms, ", ")
+			}
+		}
+		return ""
+	}
+	target, known := roomOf(to)
+	switch {
+	case !known:
+		return to + " is in no room"
+	case room == target, levels[target] < levels[room]:
+		return ""
+	case levels[room] == 2 && levels[target] == 2 && target == "node/peer":
+		return "" // connections of a purpose stand on peer's
+	}
+	return from + " imports " + to + ": arrows run down only"
+}
+
+func TestArrows(t *testing.T) {
+	for _, p := range packages(t) {
+		for _, to := range p.Imports {
+			if bad := badArrow(p.ImportPath, to); bad != "" {
+				t.Error(bad)
+			}
+		}
+	}
+}
+
+// TestArrowsAreSeen makes sure that the test above can fail.
+func TestArrowsAreSeen(t *testing.T) {
+	for _, bad := range [][2]string{
+		{"vmctl/store", "vmctl/vm"}, {"vmctl/vm", "vmctl/snapshot"}, {"vmctl/ha", "vmctl/store"}, {"vmctl/snapshot/memory", "vmctl/node"},
+		{"vmctl/ha/sim", "golang.org/x/sys/unix"}, {"vmctl/node", "go.etcd.io/bbolt"}, {"vmctl/node/api", "vmctl/node/cli"}, {"vmctl/attic", "fmt"},
+	} {
+		if badArrow(bad[0], bad[1]) == "" {
+			t.Errorf("%s -> %s is not seen", bad[0], bad[1])
+		}
+	}
+}
+
+func TestPackageDocs(t *testing.T) {
+	for _, p := range packages(t) {
+		if p.Doc == "" && len(p.GoFiles) > 0 {
+			t.Errorf("%s has no package comment", p.ImportPath)
+		}
+		if _, err := os.Stat(filepath.Join(p.Dir, "doc.go")); err != nil && p.ImportPath != "vmctl" && len(p.GoFiles) > 0 {
+			t.Errorf("%s has no doc.go", p.ImportPath)
+		}
+	}
+}
+
+// Files are of about 150 lines; these are the most.
+const (
+	mostLines     = 300
+	mostTestLines = 500
+)
+
+func TestFileLengths(t *testing.T) {
+	for _, path := range goFiles(t) {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		most := mostLines
+		if strings.HasSuffix(path, "_test.go") {
+			most = mostTestLines
+		}
+		if n := bytes.Count(data, []byte("\n")); n > most {
+			t.Errorf("%s has %d lines, %d are the most", path, n, most)
+		}
+	}
+}
+
+// TestWords keeps out what must not be in the sources.
+func TestWords(t *testing.T) {
+	for _, path := range goFiles(t) {
+		if path == "hygiene_test.go" {
+			continue
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, word := range []string{"TODO", "FIXME", "XXX", "not implemented"} {
+			if bytes.Contains(data, []byte(word)) {
+				t.Errorf("%s: %s: finish it, or say in DESIGN.md what is missing", path, word)
+			}
+		}
+	}
+}
+
+func TestTools(t *testing.T) {
+	if testing.Short() {
+		t.Skip("formatting, vet and staticcheck take a while")
+	}
+	out, err := exec.Command("gofmt", append([]string{"-l"}, goFiles(t)...)...).CombinedOutput()
+	if err != nil || len(out) > 0 {
+		t.Errorf("gofmt: %v\n%s", err, out)
+	}
+	for _, tool := range [][]string{{"go", "vet", "./..."}, {"go", "tool", "staticcheck", "./..."}} {
+		cmd := exec.Command(tool[0], tool[1:]...)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", strings.Join(tool, " "), err, out)
+		}
+	}
+}
+
+func goFiles(t *testing.T) []string {
+	t.Helper()
+	out, err := exec.Command("git", "ls-files", "--cached", "--others", "--exclude-standard", "*.go").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var files []string
+	for _, path := range strings.Fields(string(out)) {
+		if _, err := os.Stat(path); err == nil {
+			files = append(files, path)
+		}
+	}
+	return files
+}

@@ -1,0 +1,149 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"vmctl/ha"
+	"vmctl/vm"
+	"vmctl/vm/guard"
+	"vmctl/vm/qmp"
+)
+
+// adopt takes over the guest's process of an earlier agent; nil if there is
+// none, or if what there was has ended.
+func (g *guest) adopt(ctx context.Context) (*machine, error) {
+	client, err := guard.Attach(ctx, g.layout.GuardConfig())
+	if errors.Is(err, guard.ErrGone) || errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("adopt the guest's process: %w", err)
+	}
+	status, err := client.Status(ctx)
+	g.mu.Lock()
+	epoch := g.epoch
+	g.mu.Unlock()
+	if err == nil && (status.Epoch != epoch || status.Standby) {
+		err = fmt.Errorf("it runs under epoch %d, the guest is at %d", status.Epoch, epoch)
+	}
+	if err != nil {
+		g.n.journal.record(warning, "process-ended", g.name(), fmt.Sprintf("a process of the guest was found and ended: %v", err))
+		if err := client.KillNow(); err != nil {
+			return nil, err
+		}
+		<-client.Done()
+		client.Close()
+		return nil, nil
+	}
+	m, err := g.adoptRunning(ctx, client, status)
+	if err != nil {
+		client.Close()
+		return nil, err
+	}
+	return m, nil
+}
+
+// endForeign ends a process of the guest that an earlier agent left, on a node
+// that does not own the guest any more.
+func (g *guest) endForeign(ctx context.Context) {
+	client, err := guard.Attach(ctx, g.layout.GuardConfig())
+	if err != nil {
+		return // nothing runs, or ctx ended
+	}
+	defer client.Close()
+	g.n.journal.record(warning, "process-ended", g.name(), fmt.Sprintf("a process of %s ran on here and is ended: node %s owns it", g.name(), g.ownerName()))
+	if err := client.KillNow(); err != nil {
+		g.log.Error("a guest that is another node's was not ended", "error", err)
+		return
+	}
+	select {
+	case <-client.Done():
+	case <-ctx.Done():
+		return
+	}
+	if err := vm.Clean(g.n.platform(&launch{}), g.spec(), g.layout, false); err != nil {
+		g.log.Warn("the ended guest left something behind", "error", err)
+	}
+}
+
+// adoptRunning listens on the mirrors' socket before it speaks QMP: QEMU may
+// hang until the replicator is back. A frozen guest is thawed by its lease.
+func (g *guest) adoptRunning(ctx context.Context, client *guard.Client, status guard.Status) (*machine, error) {
+	if status.Frozen {
+		if err := g.thaw(ctx, client, status.Epoch); err != nil {
+			return nil, err
+		}
+	}
+	m := &machine{epoch: status.Epoch, adopted: true, guard: client, stopLease: g.keepLease(client, status.Epoch)}
+	l := launch{}
+	if err := g.listenFirst(m); err != nil {
+		m.release()
+		return nil, err
+	}
+	var err error
+	if m.Guest, err = vm.Adopt(ctx, g.n.platform(&l), g.spec(), g.layout, wardenOf(client)); err != nil {
+		m.release()
+		return nil, err
+	}
+	m.monitor = l.monitor
+	if _, err := qmp.RemoveStaleFDs(ctx, m.monitor); err != nil {
+		g.log.Warn("files of an earlier agent stay with QEMU", "error", err)
+	}
+	g.n.journal.record(info, "guest-adopted", g.name(), fmt.Sprintf("%s runs on, adopted by this agent", g.name()))
+	return m, nil
+}
+
+// listenFirst serves the mirrors of a guest that has any.
+func (g *guest) listenFirst(m *machine) (err error) {
+	g.mu.Lock()
+	sizes := g.here.Sizes
+	g.mu.Unlock()
+	if g.spec().Protection.Level == vm.ProtectNone || len(sizes) != len(g.spec().Disks) {
+		return nil
+	}
+	m.disks = sizes
+	m.protector, err = g.newProtector(m)
+	return err
+}
+
+// thaw waits for a lease of the epoch and gives it to the guard.
+func (g *guest) thaw(ctx context.Context, client *guard.Client, epoch uint64) error {
+	for {
+		deadline, leased := g.leased()
+		if leased {
+			if err := client.Renew(ctx, epoch, deadline); err == nil {
+				return nil
+			} else if errors.Is(err, guard.ErrGone) {
+				return err
+			}
+		}
+		g.mu.Lock()
+		changed, still := g.changed, g.epoch == epoch && g.owner == ha.NodeID(g.n.config.Name)
+		g.mu.Unlock()
+		if !still {
+			return errYielded
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// continueIfOurs continues a guest that an earlier agent stopped for a
+// checkpoint and did not continue; the guard knows.
+func (m *machine) continueIfOurs(ctx context.Context) error {
+	status, err := m.guard.Status(ctx)
+	if err != nil || status.Pause == 0 {
+		return err
+	}
+	_, err = m.guard.EndPause(ctx, status.Pause)
+	if err != nil {
+		return err
+	}
+	return m.Execute(ctx, "cont", nil, nil)
+}
