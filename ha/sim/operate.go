@@ -78,10 +78,14 @@ func (w *world) command(v *volume, order func(*host, ha.Record) (ha.Event, bool)
 		if v.id != id || !v.exists || !wanted() {
 			return true
 		}
-		done, top := false, uint64(0) // a former owner may not know yet
+		done, missed, top := false, false, uint64(0) // a former owner may not know yet
 		for _, h := range w.hosts[:nodes] {
 			r, ok := h.records[v.id]
-			if !ok || r.Owner != h.id || !h.running() || h.busy {
+			if !ok || r.Owner != h.id {
+				continue
+			}
+			if !h.running() || h.busy {
+				missed = true
 				continue
 			}
 			ev, already := order(h, r)
@@ -90,7 +94,7 @@ func (w *world) command(v *volume, order func(*host, ha.Record) (ha.Event, bool)
 			}
 			h.deliver(ev)
 		}
-		return done
+		return done && !missed
 	})
 }
 
