@@ -15,6 +15,9 @@ func clusterCommand() *cli.Command {
 		&cli.Command{Name: "token", Usage: "make a token that admits one node, once, within an hour", Action: clusterToken},
 		&cli.Command{
 			Name: "join", Usage: "take this node into the cluster of the node at ADDR:PORT", ArgsUsage: "ADDR:PORT",
+			Description: "Example, with the first node at 10.0.0.1:\n" +
+				"   first#  vmctl cluster init shop && vmctl cluster token\n" +
+				"   second# vmctl cluster join 10.0.0.1:7440 --token vmctl-...",
 			Flags:  []cli.Flag{&cli.StringFlag{Name: "token", Usage: "the `TOKEN` that `vmctl cluster token` printed there"}},
 			Action: clusterJoin,
 		},

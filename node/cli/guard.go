@@ -10,7 +10,7 @@ import (
 // people do not.
 func guardCommand() *cli.Command {
 	return &cli.Command{
-		Name: "guard", Hidden: true, ArgsUsage: "CONFIG",
+		Name: "guard", Hidden: true, HideHelpCommand: true, ArgsUsage: "CONFIG", OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
 			args, err := arguments(c, "CONFIG")
 			if err != nil {

@@ -17,6 +17,10 @@ func nodeCommand() *cli.Command {
 	return group("node", "run and look at this host's agent",
 		&cli.Command{
 			Name: "run", Usage: "run the agent in the foreground; guests run on when it stops",
+			Description: "The config file has the flags' words without the dashes, such as\n" +
+				"   listen: 10.0.0.1:7440\n   accel: kvm\n\n" +
+				"Examples:\n   vmctl node run --listen 10.0.0.1:7440\n" +
+				"   vmctl node run --name b --listen 127.0.0.1:7450 --state-dir /tmp/b --runtime-dir /tmp/b/run",
 			Flags: []cli.Flag{
 				&cli.StringFlag{Name: "name", Usage: "this node's `NAME`; default: the host's name"},
 				&cli.StringFlag{Name: "state-dir", Value: DefaultStateDir, Usage: "`DIR` of disks and the database"},
@@ -24,7 +28,7 @@ func nodeCommand() *cli.Command {
 				&cli.StringFlag{Name: "ram-dir", Usage: "tmpfs `DIR` of guests' memory; default: /dev/shm/vmctl-NAME"},
 				&cli.StringFlag{Name: "listen", Usage: "`ADDR:PORT` for the peer; without it this node stays alone"},
 				&cli.StringFlag{Name: "advertise", Usage: "`ADDR:PORT` told to the peer, if not that of --listen"},
-				&cli.StringFlag{Name: "accel", Value: "auto", Usage: "`auto`, kvm or tcg"},
+				&cli.StringFlag{Name: "accel", Value: "auto", Usage: "accelerator `NAME`: auto, kvm or tcg"},
 				&cli.StringFlag{Name: "config", Usage: "YAML `FILE` with the same words; flags win over it"},
 				&cli.BoolFlag{Name: "verbose", Usage: "log more", DisableDefaultText: true},
 			},

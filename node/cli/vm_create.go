@@ -22,7 +22,7 @@ A spec file has the same words in YAML or JSON, with disks and nics as lists.
 Examples:
    vmctl vm create web --memory 1G --disk image=debian.qcow2 --nic bridge=br0 --protection resume --start
    vmctl vm create -f web.yaml`,
-		Flags: append(specFlags(),
+		Flags: append(specFlags(false),
 			&cli.StringFlag{Name: "file", Aliases: []string{"f"}, Usage: "read the spec from `FILE`, - for standard input"},
 			&cli.BoolFlag{Name: "start", Usage: "start it at once", DisableDefaultText: true}),
 		Action: vmCreate,
@@ -64,7 +64,7 @@ func wantedSpec(c *cli.Context) ([]byte, error) {
 	if c.NArg() != 0 {
 		return nil, wrong(c, "give a NAME or -f FILE, not both: the file has the name")
 	}
-	for _, flag := range specFlags() {
+	for _, flag := range specFlags(false) {
 		if name := flag.Names()[0]; c.IsSet(name) {
 			return nil, wrong(c, "give --%s or -f FILE, not both: say it in the file", name)
 		}
@@ -122,7 +122,7 @@ func vmSetCommand() *cli.Command {
 Examples:
    vmctl vm set web --protection resume --interval 0.5
    vmctl vm set web --memory 2G`,
-		Flags: specFlags(),
+		Flags: specFlags(true),
 		Action: func(c *cli.Context) error {
 			args, err := arguments(c, "NAME")
 			if err != nil {

@@ -12,22 +12,28 @@ import (
 )
 
 // specFlags are the flags that describe a guest; each has the word of the spec
-// file.
-func specFlags() []cli.Flag {
+// file. Those of a change leave alone what is not said.
+func specFlags(change bool) []cli.Flag {
+	otherwise := func(text string) string {
+		if change {
+			return "as it is"
+		}
+		return text
+	}
 	return []cli.Flag{
-		&cli.IntFlag{Name: "cpus", Usage: "virtual `CPUS`", DefaultText: "1"},
-		&cli.StringFlag{Name: "memory", Usage: "memory `SIZE`, such as 512M or 2GiB", DefaultText: "512M"},
+		&cli.IntFlag{Name: "cpus", Usage: "virtual `CPUS`", DefaultText: otherwise("1")},
+		&cli.StringFlag{Name: "memory", Usage: "memory `SIZE`, such as 512M or 2GiB", DefaultText: otherwise("512M")},
 		&cli.StringSliceFlag{Name: "disk", Usage: "a `DISK`, see above"},
 		&cli.StringSliceFlag{Name: "nic", Usage: "a network `CARD`, see above"},
 		&cli.StringFlag{Name: "kernel", Usage: "boot this kernel `FILE` directly"},
 		&cli.StringFlag{Name: "initrd", Usage: "initial RAM disk `FILE` of that kernel"},
 		&cli.StringFlag{Name: "append", Usage: "command `LINE` of that kernel"},
-		&cli.StringFlag{Name: "machine", Usage: "versioned QEMU machine `TYPE`, a q35", DefaultText: vm.DefaultMachine},
+		&cli.StringFlag{Name: "machine", Usage: "versioned QEMU machine `TYPE`, a q35", DefaultText: otherwise(vm.DefaultMachine)},
 		&cli.StringFlag{Name: "cpu", Usage: "QEMU CPU `MODEL` that both hosts have"},
-		&cli.StringFlag{Name: "accel", Usage: "accelerator `NAME`: auto, kvm or tcg", DefaultText: "auto"},
-		&cli.StringFlag{Name: "protection", Usage: "`LEVEL`: none, restart (booted on the peer) or resume (goes on there)", DefaultText: "none"},
-		&cli.Float64Flag{Name: "interval", Usage: "`SECONDS` between two checkpoints", DefaultText: "1"},
-		&cli.StringFlag{Name: "restart", Usage: "`WHEN` to start it again here after it ended: never, on-failure or always", DefaultText: "on-failure"},
+		&cli.StringFlag{Name: "accel", Usage: "accelerator `NAME`: auto, kvm or tcg", DefaultText: otherwise("auto")},
+		&cli.StringFlag{Name: "protection", Usage: "`LEVEL`: none, restart (booted on the peer) or resume (goes on there)", DefaultText: otherwise("none")},
+		&cli.Float64Flag{Name: "interval", Usage: "`SECONDS` between two checkpoints", DefaultText: otherwise("1")},
+		&cli.StringFlag{Name: "restart", Usage: "`WHEN` to start it again here after it ended: never, on-failure or always", DefaultText: otherwise("on-failure")},
 		&cli.BoolFlag{Name: "autostart", Usage: "start it when the node starts", DisableDefaultText: true},
 	}
 }

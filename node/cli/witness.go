@@ -22,10 +22,13 @@ func witnessCommand() *cli.Command {
 	return group("witness", "the third vote, on any third machine",
 		&cli.Command{
 			Name: "run", Usage: "run a witness in the foreground; one serves any number of clusters",
+			Description: "It holds votes, never guests, and needs next to nothing. Put it where neither node's failure\n" +
+				"takes it along: on a third machine, even a small one far away.\n\n" +
+				"Examples:\n   vmctl witness run\n   vmctl witness token        (prints what `vmctl witness add` on a node asks for)",
 			Flags: []cli.Flag{
 				stateDir,
-				&cli.StringFlag{Name: "listen", Value: defaultWitnessListen, Usage: "`ADDR:PORT`"},
-				&cli.StringFlag{Name: "name", Usage: "`NAME`; default: the host's"},
+				&cli.StringFlag{Name: "listen", Value: defaultWitnessListen, Usage: "`ADDR:PORT` for the nodes"},
+				&cli.StringFlag{Name: "name", Usage: "this witness's `NAME`; default: the host's name"},
 			},
 			Action: witnessRun,
 		},

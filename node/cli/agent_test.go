@@ -1,0 +1,219 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"vmctl/node/api"
+)
+
+// agent answers every call with the same and notes what it was asked.
+type agent struct {
+	mu     sync.Mutex
+	calls  []string
+	body   string
+	answer any
+	status int
+	open   atomic.Int32 // connections
+}
+
+func (a *agent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	a.mu.Lock()
+	a.calls, a.body = append(a.calls, r.Method+" "+r.URL.Path), string(body)
+	answer, status := a.answer, a.status
+	a.mu.Unlock()
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(answer)
+}
+
+// agentAt makes VMCTL_SOCKET lead to an agent that is served by handler.
+func agentAt(t *testing.T, handler http.Handler, state func(net.Conn, http.ConnState)) {
+	t.Helper()
+	socket := filepath.Join(t.TempDir(), "s")
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: handler, ConnState: state}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = server.Serve(listener) }()
+	t.Cleanup(func() { server.Close(); <-done })
+	t.Setenv("VMCTL_SOCKET", socket)
+}
+
+func startAgent(t *testing.T, answer any) *agent {
+	a := &agent{answer: answer, status: http.StatusOK}
+	agentAt(t, a, func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			a.open.Add(1)
+		}
+	})
+	return a
+}
+
+var exampleVM = api.VM{
+	Name: "web", UUID: "11111111-2222-4333-8444-555555555555", State: "running", Owner: "a", Epoch: 3, Node: "a",
+	Protection: api.Protection{Level: "resume", IntervalSeconds: 1}, Replica: &api.Replica{Node: "b", State: "synced"},
+	CPUs: 2, Memory: "1GiB", Spec: map[string]any{"name": "web", "cpus": 2},
+}
+
+func TestCreateSendsASpec(t *testing.T) {
+	a := startAgent(t, exampleVM)
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(dir)
+	file := filepath.Join(dir, "web.json")
+	if err := os.WriteFile(file, []byte(`{"name": "web"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var sent strings.Builder
+	for _, line := range []string{
+		"vm create web",
+		"vm create --start web",
+		"vm create web --cpus 2 --memory 1G --disk image=d.qcow2,size=20G,format=qcow2 --disk 5G,name=data --nic bridge=br0 " +
+			"--nic user,forward=tcp:127.0.0.1:80:80,forward=udp:127.0.0.1:53:53 --protection resume --interval 0.5 --restart never --autostart",
+		"vm create --kernel vmlinuz --initrd /boot/initrd --append console=ttyS0,115200 --machine pc-q35-7.2 --cpu max,+x2apic --accel tcg web",
+		"vm create -f web.json", "vm create --file=" + file, "vm create -f -",
+		"vm set web --autostart=false --protection none", "vm set --memory 2G web",
+	} {
+		a.calls = nil
+		code, _, stderr := run("name: piped\n", words(line)...)
+		if code != 0 || stderr != "" {
+			t.Errorf("vmctl %s: exit code %d, %s", line, code, stderr)
+		}
+		shown := strings.ReplaceAll(line, dir, "DIR")
+		fmt.Fprintf(&sent, "# vmctl %s\n# %s\n%s\n", shown, strings.Join(a.calls, ", "), strings.ReplaceAll(a.body, dir, "DIR"))
+	}
+	t.Chdir(back)
+	golden(t, "create.golden", []byte(sent.String()))
+}
+
+// Whatever is asked for as JSON is JSON, and nothing but it.
+func TestJSONOutput(t *testing.T) {
+	lists := map[string]any{
+		"vm ls": []api.VM{exampleVM}, "status": api.Status{Summary: "s", VMs: []api.VM{exampleVM}}, "node status": api.Status{},
+		"cluster init shop": api.Cluster{}, "cluster token": api.Token{Token: "T"}, "cluster join a:1 --token T": api.Cluster{Name: "shop"},
+		"cluster status": api.Cluster{}, "cluster leave": struct{}{}, "witness add a:1 --token T": api.Witness{}, "witness remove": struct{}{},
+		"witness status": api.Cluster{Witness: &api.Witness{Name: "w"}}, "ha status": api.HAStatus{}, "ha why web": api.Why{},
+		"ha promote web": exampleVM, "vm show web": exampleVM, "vm create web": exampleVM, "vm set web --cpus 1": exampleVM,
+		"vm start web": exampleVM, "vm stop web": exampleVM, "vm rm web": struct{}{}, "vm wait web": exampleVM,
+		"vm wait web --state synced": exampleVM, "events": api.Event{Kind: "x"},
+	}
+	for line, answer := range lists {
+		startAgent(t, answer)
+		code, stdout, stderr := run("", append(words(line), "--output", "json")...)
+		if code != 0 || stderr != "" || !json.Valid([]byte(stdout)) {
+			t.Errorf("vmctl %s: exit code %d, out %q, err %q", line, code, stdout, stderr)
+		}
+		code, stdout, stderr = run("", words(line)...)
+		if code != 0 || stdout == "" || stderr != "" || json.Valid([]byte(stdout)) {
+			t.Errorf("vmctl %s as a table: exit code %d, out %q, err %q", line, code, stdout, stderr)
+		}
+	}
+}
+
+func TestRefusalsOfTheAgent(t *testing.T) {
+	a := startAgent(t, nil)
+	for code, want := range map[api.Code]int{api.Failed: 1, api.Usage: 2, api.NotFound: 3, api.Conflict: 4, api.Unreachable: 5, api.Unsafe: 6, "newer": 1} {
+		a.mu.Lock()
+		a.status, a.answer = 409, map[string]any{"error": api.Error{Code: code, Message: "it is so", Hint: "do that"}}
+		a.mu.Unlock()
+		for _, line := range []string{"vm ls", "vm start web", "vm rm web", "cluster leave", "vm console web", "vm logs web", "events -f", "vm wait web"} {
+			got, stdout, stderr := run("", words(line)...)
+			if got != want || stdout != "" || stderr != "vmctl: it is so\n  do that\n" {
+				t.Errorf("%s of %s: exit code %d, out %q, err %q", code, line, got, stdout, stderr)
+			}
+		}
+	}
+	for _, broken := range []any{"", 5, nil, map[string]any{"error": nil}, map[string]any{"error": map[string]any{}}} {
+		a.mu.Lock()
+		a.status, a.answer = 500, broken
+		a.mu.Unlock()
+		if code, _, stderr := run("", "vm", "rm", "web"); code != 1 || stderr == "" {
+			t.Errorf("an answer of %v: exit code %d, %q", broken, code, stderr)
+		}
+	}
+}
+
+func TestWait(t *testing.T) {
+	a := startAgent(t, exampleVM)
+	code, _, stderr := run("", "vm", "wait", "web", "--state", "stopped", "--timeout", "450ms")
+	if code != 1 || !strings.Contains(stderr, "it is running after 450ms") {
+		t.Errorf("exit code %d, %s", code, stderr)
+	}
+	if n := a.open.Load(); n != 1 {
+		t.Errorf("%d connections were made to wait", n)
+	}
+	if code, _, stderr := run("", "vm", "wait", "web", "--timeout", "0s"); code != 1 {
+		t.Errorf("no time to wait: exit code %d, %s", code, stderr)
+	}
+}
+
+// An agent that never answers holds no command beyond its time or a signal.
+func TestInterrupted(t *testing.T) {
+	left := make(chan struct{}, 1) // a console was closed
+	silent := func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasSuffix(r.URL.Path, "/console") {
+			<-r.Context().Done()
+			return
+		}
+		w.Header().Set("Connection", "Upgrade")
+		w.Header().Set("Upgrade", r.Header.Get("Upgrade"))
+		w.WriteHeader(http.StatusSwitchingProtocols)
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		_, _ = conn.Read(make([]byte, 1))
+		conn.Close()
+		left <- struct{}{}
+	}
+	agentAt(t, http.HandlerFunc(silent), nil)
+	if code, _, stderr := run("", "vm", "wait", "web", "--timeout", "100ms"); code != 1 || !strings.Contains(stderr, "has not answered") {
+		t.Errorf("wait: exit code %d, %s", code, stderr)
+	}
+	caught := make(chan os.Signal, 100) // the test itself is not to end
+	signal.Notify(caught, os.Interrupt)
+	defer signal.Stop(caught)
+	pipe, keep, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer keep.Close()
+	for line, want := range map[string]int{"vm ls": interrupted, "vm create -f -": interrupted, "vm stop web": interrupted, "vm console web": interrupted, "events -f": 0} {
+		done := make(chan int, 1)
+		go func() { done <- Main(append([]string{"vmctl"}, words(line)...), pipe, io.Discard, io.Discard) }()
+		for code := -1; code < 0; { // until the command listens for signals the test does
+			if err := syscall.Kill(os.Getpid(), syscall.SIGINT); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case code = <-done:
+				if code != want {
+					t.Errorf("%s: exit code %d after a signal, want %d", line, code, want)
+				}
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+	}
+	<-left
+}

@@ -1,0 +1,149 @@
+package cli
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/urfave/cli/v2"
+)
+
+// TestWrongUsage makes no connection: each is refused before the agent is
+// called, with exit code 2, a reason, and where to read on.
+func TestWrongUsage(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("VMCTL_SOCKET", filepath.Join(dir, "none"))
+	for _, test := range []struct{ line, say string }{
+		{"nope", `no command "nope"`},
+		{"vm nope", `no command "nope"`},
+		{"vm", "a command is missing: one of create, set, ls"},
+		{"cluster", "a command is missing"},
+		{"--nope", "no flag --nope"},
+		{"vm ls --nope", "vmctl vm ls: there is no flag --nope"},
+		{"vm ls extra", "too many arguments"},
+		{"vm show", "NAME is missing"},
+		{"vm show a b", "too many arguments"},
+		{"vm show ''", "NAME is empty"},
+		{"vm start", "NAME is missing"},
+		{"vm start ''", "NAME is empty"},
+		{"vm stop a --timeout x", "invalid value"},
+		{"vm stop a --timeout 30", "invalid value"},
+		{"vm stop a --timeout -5s", "below zero"},
+		{"vm stop a --timeout", "--timeout needs a value"},
+		{"vm rm", "NAME is missing"},
+		{"vm set web", "nothing to change"},
+		{"vm set --memory 1G", "NAME is missing"},
+		{"vm wait web --state runing", `"runing" is no state`},
+		{"vm wait web --timeout -1s", "below zero"},
+		{"vm create", "NAME is missing"},
+		{"vm create a b", "too many arguments"},
+		{"vm create web --memory", "--memory needs a value"},
+		{"vm create web --cpus two", "invalid value"},
+		{"vm create web --disk ''", "size has no value"},
+		{"vm create web -f x.yaml", "not both"},
+		{"vm create -f x.yaml --memory 1G", "not both"},
+		{"vm create -f " + filepath.Join(dir, "none.yaml"), "no such file"},
+		{"vm create -f " + dir, "is a directory"},
+		{"vm create -f /dev/zero", "larger than"},
+		{"vm create -f ''", "no such file"},
+		{"cluster init", "NAME is missing"},
+		{"cluster join --token T", "ADDR:PORT is missing"},
+		{"cluster join a:1", "--token is missing"},
+		{"cluster join a:1 --token ''", "--token is missing"},
+		{"cluster token extra", "too many"},
+		{"witness add a:1", "--token is missing"},
+		{"witness run extra", "too many"},
+		{"node run extra", "too many"},
+		{"node run --config " + filepath.Join(dir, "none"), "no such file"},
+		{"ha why", "VM is missing"},
+		{"ha promote", "VM is missing"},
+		{"events --since -5m", "below zero"},
+		{"events --since yesterday", "invalid value"},
+		{"guard", "CONFIG is missing"},
+		{"guard --nope", "no flag --nope"},
+		{"doctor now", "too many"},
+		{"status now", "too many"},
+		{"--output xml vm ls", `--output "xml"`},
+		{"vm ls --output xml", `--output "xml"`},
+		{"vm ls --output", "--output needs a value"},
+	} {
+		code, stdout, stderr := run("", words(test.line)...)
+		if code != 2 || stdout != "" || !strings.Contains(stderr, test.say) || strings.Contains(stderr, "goroutine") {
+			t.Errorf("vmctl %s: exit code %d, out %q, err %q", test.line, code, stdout, stderr)
+		}
+	}
+}
+
+// words splits a line as a shell does, as far as needed.
+func words(line string) []string {
+	list := strings.Fields(line)
+	for i := range list {
+		if list[i] == "''" {
+			list[i] = ""
+		}
+	}
+	return list
+}
+
+// Every command that needs the agent says the same when there is none.
+func TestNoAgent(t *testing.T) {
+	t.Setenv("VMCTL_SOCKET", filepath.Join(t.TempDir(), "none"))
+	arguments := map[string][]string{
+		"cluster init": {"shop"}, "cluster join": {"a:1", "--token", "T"}, "witness add": {"a:1", "--token", "T"},
+		"vm set": {"web", "--cpus", "2"},
+	}
+	offline := map[string]bool{"node run": true, "witness run": true, "witness token": true, "doctor": true}
+	visit := func(command *cli.Command, path ...string) {
+		name := strings.Join(path, " ")
+		if offline[name] || command.Hidden {
+			return
+		}
+		args, known := arguments[name]
+		if !known && command.ArgsUsage != "" {
+			args = []string{"web"}
+		}
+		for _, form := range []string{"table", "json"} {
+			code, stdout, stderr := run("", append(append(path, args...), "--output", form)...)
+			if code != 5 || stdout != "" || !strings.Contains(stderr, "vmctl node run") {
+				t.Errorf("vmctl %s %v: exit code %d, out %q, err %q", name, args, code, stdout, stderr)
+			}
+		}
+	}
+	for _, command := range newApp(nil, nil, nil).Commands {
+		if len(command.Subcommands) == 0 {
+			visit(command, command.Name)
+		}
+		for _, sub := range command.Subcommands {
+			visit(sub, command.Name, sub.Name)
+		}
+	}
+}
+
+func TestEnvironment(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("VMCTL_SOCKET", filepath.Join(dir, "from-env"))
+	if _, _, stderr := run("", "vm", "ls"); !strings.Contains(stderr, "from-env") {
+		t.Errorf("VMCTL_SOCKET: %s", stderr)
+	}
+	if _, _, stderr := run("", "vm", "ls", "--socket", filepath.Join(dir, "from-flag")); !strings.Contains(stderr, "from-flag") {
+		t.Errorf("a flag over VMCTL_SOCKET: %s", stderr)
+	}
+	t.Setenv("VMCTL_OUTPUT", "xml")
+	if code, _, stderr := run("", "vm", "ls"); code != 2 || !strings.Contains(stderr, "xml") {
+		t.Errorf("VMCTL_OUTPUT: %d %s", code, stderr)
+	}
+	if code, _, _ := run("", "vm", "ls", "--output", "table"); code != 5 {
+		t.Errorf("a flag over VMCTL_OUTPUT: %d", code)
+	}
+	t.Setenv("VMCTL_OUTPUT", "")
+	t.Setenv("VMCTL_SOCKET", "")
+	if code, _, stderr := run("", "vm", "ls", "--socket", filepath.Join(dir, "none")); code != 5 {
+		t.Errorf("empty variables: %d %s", code, stderr)
+	}
+	if code, _, stderr := run("", "--version"); code != 0 || stderr != "" {
+		t.Errorf("--version: %d %s", code, stderr)
+	}
+	if code, out, _ := run(""); code != 0 || !strings.Contains(out, "Exit codes") {
+		t.Errorf("nothing at all: %d %s", code, out)
+	}
+}
