@@ -2,29 +2,17 @@ package lease
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
 
 	"vmctl/ha"
-	"vmctl/node/peer"
 	"vmctl/node/wire"
 )
 
 // Purpose names the connections that carry the lease protocol and nothing
 // else, so that no bulk data delays a renewal.
 const Purpose = "lease"
-
-// Kinds of the lease protocol's frames.
-const (
-	kindHeartbeat wire.Kind = 16 + iota
-	kindAck
-	kindAsk
-	kindAskReply
-	kindClaim
-	kindClaimReply
-)
 
 const (
 	// silence ends a lease connection that has been silent this long:
@@ -34,64 +22,10 @@ const (
 	redialPause = 100 * time.Millisecond
 	linkIdle    = 30 * time.Second
 	linkQueue   = 32
+	// stale is how long a message may wait for its link: one that is later says
+	// a wrong thing.
+	stale = 500 * time.Millisecond
 )
-
-// kindOf gives a message's kind.
-func kindOf(m ha.Message) (wire.Kind, error) {
-	switch m.(type) {
-	case ha.Heartbeat:
-		return kindHeartbeat, nil
-	case ha.Ack:
-		return kindAck, nil
-	case ha.Ask:
-		return kindAsk, nil
-	case ha.AskReply:
-		return kindAskReply, nil
-	case ha.Claim:
-		return kindClaim, nil
-	case ha.ClaimReply:
-		return kindClaimReply, nil
-	}
-	return 0, fmt.Errorf("no wire form for %T", m)
-}
-
-// isReply says whether a message answers one that came in, and so goes back on
-// the sender's connection.
-func isReply(m ha.Message) bool {
-	switch m.(type) {
-	case ha.Ack, ha.AskReply, ha.ClaimReply:
-		return true
-	}
-	return false
-}
-
-func decodeAs[T ha.Message](body []byte) (ha.Message, error) {
-	var m T
-	err := wire.Decode(body, &m)
-	return m, err
-}
-
-// decode reads a frame of the lease protocol and checks that its sender is
-// the one the connection proved.
-func decode(kind wire.Kind, body []byte, from ha.NodeID) (ha.Message, error) {
-	decoders := map[wire.Kind]func([]byte) (ha.Message, error){
-		kindHeartbeat: decodeAs[ha.Heartbeat], kindAck: decodeAs[ha.Ack],
-		kindAsk: decodeAs[ha.Ask], kindAskReply: decodeAs[ha.AskReply],
-		kindClaim: decodeAs[ha.Claim], kindClaimReply: decodeAs[ha.ClaimReply],
-	}
-	read := decoders[kind]
-	if read == nil {
-		return nil, fmt.Errorf("lease connection: frame of kind %d: %w", kind, wire.ErrMalformed)
-	}
-	message, err := read(body)
-	if err != nil {
-		return nil, err
-	}
-	if message.Sender() != from {
-		return nil, fmt.Errorf("lease connection of %s carries a message of %s: %w", from, message.Sender(), peer.ErrStranger)
-	}
-	return message, nil
-}
 
 // Links carries the lease protocol's messages. Sending never waits: a message
 // that finds its queue full or its link down is lost, as the protocol allows.
@@ -104,12 +38,13 @@ type Links struct {
 	tasks   sync.WaitGroup
 
 	mu       sync.Mutex
+	ended    bool // no new links
 	outgoing map[ha.NodeID]*outlet
 	incoming map[ha.NodeID]*outlet
 }
 
 // New makes links. dial connects to a target (nil for a witness, which only
-// answers); deliver gets every message, status hears when an outgoing link
+// answers, and status with it); deliver gets every message, status hears when an outgoing link
 // comes up or breaks. Both must not wait. The links end with ctx; Wait then
 // waits for them.
 func New(ctx context.Context, dial func(context.Context, ha.NodeID) (*wire.Conn, error),
@@ -120,16 +55,27 @@ func New(ctx context.Context, dial func(context.Context, ha.NodeID) (*wire.Conn,
 	}
 }
 
-// Wait returns when every outgoing link has ended.
-func (l *Links) Wait() { l.tasks.Wait() }
+// Wait returns when ctx has ended and every outgoing link with it.
+func (l *Links) Wait() {
+	<-l.ctx.Done()
+	l.mu.Lock()
+	l.ended = true
+	l.mu.Unlock()
+	l.tasks.Wait()
+}
 
 // outlet is one queue of messages on their way.
 type outlet struct {
-	queue chan ha.Message
+	queue chan queued
 	used  time.Time
 }
 
-func newOutlet() *outlet { return &outlet{queue: make(chan ha.Message, linkQueue), used: time.Now()} }
+type queued struct {
+	message ha.Message
+	at      time.Time
+}
+
+func newOutlet() *outlet { return &outlet{queue: make(chan queued, linkQueue), used: time.Now()} }
 
 // Send queues a message for its link; a link to a new target is made.
 func (l *Links) Send(to ha.NodeID, message ha.Message) {
@@ -141,7 +87,7 @@ func (l *Links) Send(to ha.NodeID, message ha.Message) {
 	}
 	out := table[to]
 	if out == nil {
-		if isReply(message) {
+		if isReply(message) || l.ended || l.dial == nil {
 			return
 		}
 		out = newOutlet()
@@ -150,7 +96,7 @@ func (l *Links) Send(to ha.NodeID, message ha.Message) {
 	}
 	out.used = time.Now()
 	select {
-	case out.queue <- message:
+	case out.queue <- queued{message, out.used}:
 	default:
 	}
 }
@@ -194,7 +140,7 @@ func (l *Links) idle(out *outlet) bool {
 
 // drain throws away what was queued while a link was down: a heartbeat that is
 // late says a wrong thing.
-func drain(queue chan ha.Message) {
+func drain(queue chan queued) {
 	for {
 		select {
 		case <-queue:
@@ -232,12 +178,15 @@ func (l *Links) carry(conn *wire.Conn, from ha.NodeID, out *outlet) error {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case message := <-out.queue:
-			kind, err := kindOf(message)
+		case next := <-out.queue:
+			if time.Since(next.at) > stale {
+				continue
+			}
+			kind, err := kindOf(next.message)
 			if err != nil {
 				return err
 			}
-			if err := conn.Send(kind, message); err != nil {
+			if err := conn.Send(kind, next.message); err != nil {
 				return err
 			}
 		}
