@@ -18,6 +18,7 @@ type Proof struct {
 	Token   string `json:"token"`
 	Counter uint64 `json:"counter"`
 	Chain   string `json:"chain"`
+	Boots   int    `json:"boots"` // runs since the disk was empty
 	Broken  bool   `json:"broken"`
 	Reason  string `json:"reason"`
 }

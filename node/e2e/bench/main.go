@@ -1,0 +1,57 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"vmctl/node/e2e/lab"
+	"vmctl/packaging/testguest"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	root, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	binary, err := lab.BuildBinary(ctx, root, filepath.Join(root, "dist"))
+	if err != nil {
+		return err
+	}
+	image, err := testguest.Build(ctx, filepath.Join(root, ".cache", "guest"))
+	if err != nil {
+		return err
+	}
+	files := lab.GuestFiles{Kernel: image.Kernel, Initrd: image.Initrd, Disk: image.DiskBase}
+	if err := os.MkdirAll(filepath.Join(root, "bench"), 0o755); err != nil {
+		return err
+	}
+	table, err := idle(ctx, binary, files)
+	if err != nil {
+		return err
+	}
+	fmt.Print(table)
+	return os.WriteFile(filepath.Join(root, "bench", "idle.md"), []byte(table), 0o644)
+}
+
+// inLab runs measure in a lab of its own.
+func inLab(ctx context.Context, binary string, measure func(*lab.Lab) error) error {
+	l, err := lab.New(ctx, binary, func(string, ...any) {})
+	if err != nil {
+		return err
+	}
+	return errors.Join(measure(l), l.Close())
+}

@@ -1,0 +1,162 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"vmctl/node/api"
+	"vmctl/node/e2e/lab"
+)
+
+// TestPeerSilent stops the peer's agent without closing anything: the guest's
+// writes go on after the bound, the replica is outdated, and made whole when
+// the peer is back.
+func TestPeerSilent(t *testing.T) {
+	b := newBench(t, "--protection", "resume")
+	b.must(b.B.Signal(syscall.SIGSTOP))
+	before, _, _ := b.recorder.Last()
+	_, err := b.A.WaitState(t.Context(), 20*time.Second, func(v api.VM) error {
+		if v.Replica == nil || v.Replica.State == "synced" {
+			return errors.New("the replica still counts")
+		}
+		return nil
+	})
+	b.must(err)
+	b.must(lab.Eventually(t.Context(), 20*time.Second, func() error {
+		// Each step of the guest's work waits for its disk.
+		if now, _, _ := b.recorder.Last(); now.Counter < before.Counter+3*lab.Rate {
+			return fmt.Errorf("the guest stands still: counter %d, then %d", before.Counter, now.Counter)
+		}
+		return nil
+	}))
+	b.must(b.B.Signal(syscall.SIGCONT))
+	b.synced(b.A)
+	cut := time.Now()
+	b.must(b.A.PowerCut(t.Context()))
+	b.resumed(b.B, cut)
+}
+
+// TestOutdatedIsNotPromoted cuts the replication and later the owner's power:
+// the peer's replica lacks acknowledged writes and is left alone.
+func TestOutdatedIsNotPromoted(t *testing.T) {
+	b := newBench(t, "--protection", "resume")
+	b.must(b.Cut(t.Context(), b.A, b.B))
+	b.alarm(b.A, "unprotected", true)
+	b.must(b.A.PowerCut(t.Context()))
+	b.alarm(b.B, "peer-lost", true)
+	time.Sleep(3 * time.Second)
+	if pid := b.B.QEMU(t.Context(), b.vm.UUID); pid != 0 {
+		t.Errorf("b runs the guest from an outdated replica, process %d", pid)
+	}
+	why, err := b.B.CLI(t.Context(), "ha", "why", lab.GuestName)
+	b.must(err)
+	if !strings.Contains(why, "lacks acknowledged writes") {
+		t.Errorf("b does not say why: %s", why)
+	}
+	b.must(b.Heal(t.Context()))
+	back := time.Now()
+	b.must(b.A.PowerOn(t.Context()))
+	stint, err := b.recorder.WaitOn(t.Context(), "a", back, time.Minute)
+	b.must(err)
+	if stint.Token == b.first.Token {
+		t.Error("the guest cannot have kept its memory")
+	}
+	b.synced(b.A)
+}
+
+// TestStoppedStaysStopped stops the guest and cuts the owner's power: the peer
+// does not revive what its user switched off.
+func TestStoppedStaysStopped(t *testing.T) {
+	b := newBench(t, "--protection", "resume")
+	_, err := b.A.CLI(t.Context(), "vm", "stop", lab.GuestName, "--timeout", "20s")
+	b.must(err)
+	b.must(b.A.PowerCut(t.Context()))
+	b.alarm(b.B, "peer-lost", true)
+	time.Sleep(3 * time.Second)
+	if pid := b.B.QEMU(t.Context(), b.vm.UUID); pid != 0 {
+		t.Errorf("b revived the guest, process %d", pid)
+	}
+}
+
+// TestPausedStaysPaused takes over a guest that its user had paused.
+func TestPausedStaysPaused(t *testing.T) {
+	b := newBench(t, "--protection", "resume")
+	_, err := b.A.CLI(t.Context(), "vm", "pause", lab.GuestName)
+	b.must(err)
+	paused := time.Now()
+	_, err = b.A.WaitState(t.Context(), 20*time.Second, func(v api.VM) error {
+		if v.State != "paused" || v.Checkpoint == nil || !v.Checkpoint.Time.After(paused) {
+			return fmt.Errorf("it is %s, checkpoint %+v", v.State, v.Checkpoint)
+		}
+		return nil
+	})
+	b.must(err)
+	b.must(b.A.PowerCut(t.Context()))
+	_, err = b.B.WaitState(t.Context(), 30*time.Second, func(v api.VM) error {
+		if v.Owner != "b" || v.State != "paused" {
+			return fmt.Errorf("on %s it is %s", v.Owner, v.State)
+		}
+		return nil
+	})
+	b.must(err)
+	going := time.Now()
+	_, err = b.B.CLI(t.Context(), "vm", "unpause", lab.GuestName)
+	b.must(err)
+	b.resumed(b.B, going)
+}
+
+// TestRestartLevel protects the disks only, two of them, one qcow2: after the
+// power cut the guest boots on the peer and finds every record that it wrote.
+func TestRestartLevel(t *testing.T) {
+	b := newBench(t, "--protection", "restart", "--disk", "size=16M,format=qcow2")
+	time.Sleep(2 * time.Second)
+	cut := time.Now()
+	b.must(b.A.PowerCut(t.Context()))
+	_, err := b.recorder.WaitOn(t.Context(), "b", cut, time.Minute)
+	b.must(err)
+	proof, err := b.WaitAnswer(t.Context(), 10*time.Second)
+	b.must(err)
+	if proof.Token == b.first.Token || proof.Boots != b.first.Boots+1 || proof.Broken {
+		t.Errorf("first %+v, on b %+v", b.first, proof)
+	}
+	b.must(b.A.PowerOn(t.Context()))
+	b.synced(b.B)
+}
+
+// TestPromoteByHand has no witness: nothing is promoted by itself, and by hand
+// only with the operator's word that the peer is off.
+func TestPromoteByHand(t *testing.T) {
+	b := newBench(t, "--protection", "resume")
+	_, err := b.A.CLI(t.Context(), "witness", "remove")
+	b.must(err)
+	b.must(lab.Eventually(t.Context(), 20*time.Second, func() error {
+		status, err := b.A.API().HA(t.Context())
+		if err == nil && status.Guests[0].Lease != nil && status.Guests[0].Lease.Required {
+			err = errors.New("the guest still needs a lease")
+		}
+		return err
+	}))
+	b.synced(b.A)
+	cut := time.Now()
+	b.must(b.A.PowerCut(t.Context()))
+	b.alarm(b.B, "peer-lost", true)
+	time.Sleep(3 * time.Second)
+	if pid := b.B.QEMU(t.Context(), b.vm.UUID); pid != 0 {
+		t.Errorf("b promoted itself, process %d", pid)
+	}
+	_, err = b.B.CLI(t.Context(), "ha", "promote", lab.GuestName)
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 6 {
+		t.Errorf("without the operator's word: %v", err)
+	}
+	_, err = b.B.CLI(t.Context(), "ha", "promote", lab.GuestName, "--confirm-peer-off")
+	b.must(err)
+	b.resumed(b.B, cut)
+	b.must(b.A.PowerOn(t.Context()))
+	b.synced(b.B)
+}
