@@ -8,8 +8,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"vmctl/node/api"
 	"vmctl/node/peer"
-	"vmctl/node/wire"
 )
 
 // tokenFile holds the token that enrols the next cluster. It is replaced when
@@ -26,9 +26,16 @@ func ReadToken(stateDir string) (string, error) {
 	return string(bytes.TrimSpace(data)), nil
 }
 
+// ensureToken makes a token if there is none, or if a power cut left a file
+// without one.
 func (w *Witness) ensureToken() error {
-	if _, err := ReadToken(w.config.StateDir); !errors.Is(err, os.ErrNotExist) {
+	text, err := ReadToken(w.config.StateDir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
+	}
+	token, err := peer.ParseToken(text, peer.WitnessToken)
+	if err == nil && bytes.Equal(token.Fingerprint, peer.Fingerprint(w.self.Cert)) {
+		return nil
 	}
 	return w.newToken()
 }
@@ -48,9 +55,9 @@ func (w *Witness) newToken() error {
 	return nil
 }
 
-// useToken checks a secret against the token and makes a new token, so that
-// each is good once.
-func (w *Witness) useToken(secret []byte) error {
+// useToken checks a secret against the token, asks check, and makes a new
+// token, so that each is good once.
+func (w *Witness) useToken(secret []byte, check func() error) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	text, err := ReadToken(w.config.StateDir)
@@ -62,7 +69,10 @@ func (w *Witness) useToken(secret []byte) error {
 		return fmt.Errorf("the witness's own token file is damaged; remove it and restart the witness: %w", err)
 	}
 	if subtle.ConstantTimeCompare(token.Secret, secret) != 1 {
-		return &wire.Refused{Code: "unsafe", Message: "the token is not, or no longer, good; read the present one with `vmctl witness token` on the witness"}
+		return refuse(api.Unsafe, "the token is not, or no longer, good; read the present one with `vmctl witness token` on the witness")
+	}
+	if err := check(); err != nil {
+		return err
 	}
 	return w.newToken()
 }

@@ -2,7 +2,6 @@ package witness
 
 import (
 	"context"
-	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -10,9 +9,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
+	"syscall"
+	"unicode"
 
 	"vmctl/ha"
+	"vmctl/node/api"
 	"vmctl/node/lease"
 	"vmctl/node/peer"
 	"vmctl/node/wire"
@@ -26,6 +29,22 @@ type Config struct {
 	Listen   string
 	Log      *slog.Logger
 }
+
+func (c *Config) check() error {
+	if c.StateDir == "" {
+		return api.Errorf(api.Usage, "start the witness: --state-dir is empty")
+	}
+	if _, port, err := net.SplitHostPort(c.Listen); err != nil || port == "" {
+		return api.Errorf(api.Usage, "start the witness: --listen %q is not ADDR:PORT", c.Listen)
+	}
+	if c.Name == "" || len(c.Name) > maxName || strings.ContainsFunc(c.Name, unicode.IsControl) {
+		return api.Errorf(api.Usage, "start the witness: --name %q is not a name of 1 to %d characters", c.Name, maxName)
+	}
+	return nil
+}
+
+// maxName bounds the names of witnesses and clusters, which people see.
+const maxName = 63
 
 // selfRecord is the witness's own identity.
 type selfRecord struct {
@@ -63,12 +82,18 @@ type Witness struct {
 
 // Run serves until ctx ends. ready is called with the address listened on.
 func Run(ctx context.Context, config Config, ready func(addr string)) (err error) {
+	if err := config.check(); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(config.StateDir, 0o700); err != nil {
 		return fmt.Errorf("make the state directory: %w", err)
 	}
 	db, err := store.Open(filepath.Join(config.StateDir, "witness.db"), store.Options{Log: config.Log})
+	if errors.Is(err, store.ErrLocked) {
+		return api.Errorf(api.Conflict, "start the witness: %v", err).WithHint("Another witness has this --state-dir.")
+	}
 	if err != nil {
-		return err
+		return fmt.Errorf("start the witness: %w", err)
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	w := &Witness{config: config, db: db, clusters: map[string]*cluster{}, ready: ready}
@@ -83,8 +108,11 @@ func Run(ctx context.Context, config Config, ready func(addr string)) (err error
 		return err
 	}
 	listener, err := net.Listen("tcp", config.Listen)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return api.Errorf(api.Conflict, "listen for clusters: %v", err).WithHint("Give this witness another --listen.")
+	}
 	if err != nil {
-		return fmt.Errorf("listen for clusters: %w", err)
+		return api.Errorf(api.Usage, "listen for clusters: %v", err).WithHint("Is --listen an address of this machine?")
 	}
 	ready(listener.Addr().String())
 	server := &peer.Server{
@@ -164,34 +192,5 @@ func (w *Witness) find(id string) *cluster {
 func (w *Witness) serve(ctx context.Context, conn *wire.Conn, hello wire.Hello) {
 	if c := w.find(hello.Cluster); c != nil {
 		c.links.Serve(ctx, conn, hello)
-	}
-}
-
-// enrol takes a cluster in, if its token is the one given out.
-func (w *Witness) enrol(_ context.Context, conn *wire.Conn, hello wire.Hello) {
-	var request peer.EnrolRequest
-	err := peer.Answer(conn, &request, func() (any, error) {
-		if _, err := x509.ParseCertificate(request.CACert); err != nil || request.Cluster == "" || request.Cluster != hello.Cluster {
-			return nil, &wire.Refused{Code: "usage", Message: "the enrolment is not complete"}
-		}
-		if err := w.useToken(request.Secret); err != nil {
-			return nil, err
-		}
-		record := clusterRecord{Name: request.ClusterName, CACert: request.CACert}
-		err := w.db.Update(func(tx *store.Tx) error {
-			_, err := clusterTable.Put(tx, request.Cluster, record)
-			return err
-		})
-		if err != nil {
-			return nil, fmt.Errorf("store the cluster: %w", err)
-		}
-		if err := w.open(request.Cluster, record); err != nil {
-			return nil, err
-		}
-		w.config.Log.Info("cluster enrolled", "cluster", request.ClusterName, "id", request.Cluster)
-		return peer.EnrolReply{Witness: w.self.Name}, nil
-	})
-	if err != nil {
-		w.config.Log.Info("enrolment refused", "cluster", hello.Cluster, "error", err)
 	}
 }
