@@ -23,6 +23,7 @@ import (
 // process did up to the last moment, also when it was stopped or killed.
 type board struct {
 	Paused, Hang, Conts, Stops atomic.Int64
+	LateStop                   atomic.Int64 // a `stop` is carried out right after the next `cont`
 	Status                     atomic.Int64 // index into runStates
 	Deadline                   atomic.Int64 // of an agent: last one that was granted
 	Last, Count                [8]atomic.Int64
@@ -131,6 +132,10 @@ func fakeMonitor(conn net.Conn, b *board) {
 			b.Status.Store(0)
 			b.Paused.Store(0)
 			fmt.Fprintln(conn, `{"event": "RESUME", "timestamp": {}}`)
+			if b.LateStop.Swap(0) != 0 {
+				b.Status.Store(1)
+				b.Paused.Store(1)
+			}
 		}
 		fmt.Fprintf(conn, `{"return": %s}`+"\n", result)
 	}

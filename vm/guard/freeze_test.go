@@ -104,16 +104,16 @@ func TestRevokeKillsAndRecords(t *testing.T) {
 			return b.client.Revoke(b.Context(), 7)
 		}, ReasonRevoked, syscall.SIGKILL, ""},
 		{"kill", func(b *bench) error { return b.client.Kill(b.Context()) }, ReasonKilled, syscall.SIGKILL, ""},
-		{"terminate", func(b *bench) error { return b.client.Terminate(b.Context(), time.Minute) }, ReasonTerminated, syscall.SIGTERM, ""},
+		{"terminate", func(b *bench) error { return b.client.Terminate(b.bounded(), time.Minute) }, ReasonTerminated, syscall.SIGTERM, ""},
 		{"terminate deaf", func(b *bench) error { return b.client.Terminate(b.Context(), 50*time.Millisecond) }, ReasonTerminated, syscall.SIGKILL, "FAKE_DEAF=1"},
 		{"terminate frozen", func(b *bench) error {
 			b.renew(soon(time.Millisecond))
 			b.untilStopped()
-			return b.client.Terminate(b.Context(), time.Minute)
+			return b.client.Terminate(b.bounded(), time.Minute)
 		}, ReasonTerminated, syscall.SIGKILL, ""},
 		{"freeze while terminating", func(b *bench) error {
 			b.renew(soon(100 * time.Millisecond))
-			return b.client.Terminate(b.Context(), time.Minute)
+			return b.client.Terminate(b.bounded(), time.Minute)
 		}, ReasonTerminated, syscall.SIGKILL, "FAKE_DEAF=1"},
 		{"guard asked", func(b *bench) error { return syscall.Kill(b.status().GuardPID, syscall.SIGTERM) }, ReasonTerminated, syscall.SIGTERM, ""},
 		{"others", func(b *bench) error { return b.client.KillNow() }, ReasonExited, syscall.SIGKILL, ""},

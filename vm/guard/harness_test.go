@@ -148,6 +148,12 @@ func (b *bench) attach() *Client {
 	return c
 }
 
+func (b *bench) bounded() context.Context {
+	ctx, cancel := context.WithTimeout(b.Context(), 15*time.Second)
+	b.Cleanup(cancel)
+	return ctx
+}
+
 func (b *bench) status() Status {
 	b.Helper()
 	s, err := b.client.Status(b.Context())

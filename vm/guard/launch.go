@@ -85,7 +85,7 @@ func (l *Launch) Validate() error {
 	return errors.Join(errs...)
 }
 
-func (l *Launch) stopTimeout() time.Duration {
+func (l *Launch) StopBound() time.Duration {
 	if l.StopTimeout == 0 {
 		return 10 * time.Second
 	}

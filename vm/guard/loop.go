@@ -212,7 +212,7 @@ func (g *loop) resume(why string) {
 func (g *loop) sideNews() {
 	terminate, resumed := g.side.news()
 	if terminate {
-		g.terminate(int64(g.launch.stopTimeout()))
+		g.terminate(int64(g.launch.StopBound()))
 	}
 	if resumed && g.pause.resumeDone() {
 		g.side.askResume()

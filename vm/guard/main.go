@@ -64,7 +64,7 @@ func start(ctx context.Context, l *Launch, p *peers, log *slog.Logger) (*loop, e
 		return nil, err
 	}
 	if g.lease.expired(Now()) {
-		return nil, fmt.Errorf("start QEMU of %s: %w: the lease ended before the start; get a new one first", l.Guest.Name, ErrPastDeadline)
+		return nil, fmt.Errorf("start QEMU of %s: %w", l.Guest.Name, ErrPastDeadline)
 	}
 	if g.child, err = spawn(l); err != nil {
 		return nil, err

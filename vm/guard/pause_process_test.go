@@ -68,8 +68,10 @@ func TestPauseEndedByGuard(t *testing.T) {
 		agent, _ := b.run("agent", "AGENT_PAUSE=1")
 		stopGuest(t, b.launch.QMPSocket)
 		b.renew(Forever)
+		b.board.LateStop.Store(1) // the agent's own, read after the guard's cont
 		_ = agent.Process.Kill()
 		b.untilTicks()
+		b.until("continued again", func() bool { return b.board.Conts.Load() == 2 })
 		b.until("settled", func() bool { return !b.status().Resuming })
 		if ended, err := b.client.EndPause(t.Context(), 1); !ended || err != nil {
 			t.Errorf("ended %v, %v", ended, err)

@@ -4,13 +4,10 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 )
-
-func itoa(n int) string { return strconv.Itoa(n) }
 
 // realQEMU makes the bench's guest an empty machine with two monitors.
 func realQEMU(b *bench, more ...string) (agentQMP string) {

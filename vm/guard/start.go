@@ -14,7 +14,8 @@ const (
 	answerPoll = 2 * time.Millisecond
 	// earlyBound is how long Start waits for QEMU's monitor to appear, only to
 	// report a QEMU that ends at once. The lease must be renewed soon after.
-	earlyBound = 500 * time.Millisecond
+	earlyBound   = 500 * time.Millisecond
+	abandonBound = 2 * time.Second
 )
 
 // Launcher starts `exe guard config` as a process that outlives the caller.
@@ -47,10 +48,16 @@ func Start(ctx context.Context, exe string, l Launch, launcher Launcher) (*Clien
 	output := fileSize(l.LogPath)
 	gone, err := launcher.Launch(ctx, exe, l.ConfigPath, l)
 	if err != nil {
+		if r, ok := recordOf(l); ok {
+			err = notStarted(r) // the guard knows better than whoever started it
+		}
 		return fail(err)
 	}
 	c, err := await(ctx, l, gone, output)
 	if err != nil {
+		if ctx.Err() != nil {
+			abandon(ctx, l)
+		}
 		return fail(err)
 	}
 	return c, nil
@@ -107,6 +114,34 @@ func await(ctx context.Context, l Launch, gone <-chan struct{}, output int64) (*
 	}
 }
 
+// abandon ends what may have been started: the caller takes the guest for not
+// started and would not renew its lease, which may be Forever. A guard that has not
+// come so far as to read its configuration finds none.
+func abandon(ctx context.Context, l Launch) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abandonBound)
+	defer cancel()
+	for ctx.Err() == nil {
+		if c, err := dial(ctx, l); err == nil {
+			s, err := c.identify(ctx)
+			if err == nil && s.LaunchID == l.ID {
+				err = c.Kill(ctx)
+			}
+			_ = c.Close()
+			if err == nil {
+				return
+			}
+		}
+		if _, ended := recordOf(l); ended {
+			return
+		}
+		_ = os.Remove(l.ConfigPath)
+		select {
+		case <-time.After(answerPoll):
+		case <-ctx.Done():
+		}
+	}
+}
+
 // settle identifies the guard and gives QEMU a moment to fail early. It takes over
 // c: on an error it is closed.
 func settle(ctx context.Context, c *Client, l Launch) (*Client, error) {
@@ -150,7 +185,7 @@ func recordOf(l Launch) (*ExitRecord, bool) {
 func notStarted(r *ExitRecord) error {
 	switch r.Reason {
 	case ReasonExpired:
-		return fmt.Errorf("%w: %s", ErrPastDeadline, r.Message)
+		return fmt.Errorf("%w: the lease ended before QEMU was started; get a new one and start again", ErrPastDeadline)
 	case ReasonFailed:
 		return errors.New(r.Message)
 	}

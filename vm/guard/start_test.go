@@ -23,7 +23,7 @@ func TestStartFailures(t *testing.T) {
 		says   string
 		reason Reason
 	}{
-		{"expired", func(l *Launch) { l.DeadlineNS = Now() - 1 }, ErrPastDeadline, "get a new one", ReasonExpired},
+		{"expired", func(l *Launch) { l.DeadlineNS = Now() - 1 }, ErrPastDeadline, "get a new one and start again", ReasonExpired},
 		{"no program", func(l *Launch) { l.Argv = []string{"qemu-system-none"} }, nil, "qemu-system-none", ReasonFailed},
 		{"QEMU fails", func(l *Launch) { l.Env = append(l.Env, "FAKE_EXIT=1") }, ErrGone, "cannot open disk", ReasonExited},
 		{"no log", func(l *Launch) { l.LogPath = "/nonexistent/log" }, nil, "/nonexistent/log", ""},
@@ -207,4 +207,24 @@ func TestAttachRefusesAnotherProcess(t *testing.T) {
 	if _, err := Attach(t.Context(), filepath.Join(t.TempDir(), "none")); !errors.Is(err, ErrNoGuard) {
 		t.Errorf("without configuration: %v", err)
 	}
+}
+
+// A start that was given up leaves no guest behind that nobody would look after.
+func TestAbandonedStart(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.launch.QMPSocket += ".never" // Start waits for it, as for a slow QEMU
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		for b.board.ticks() == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		cancel()
+	}()
+	if c, err := Start(ctx, os.Args[0], b.launch, &b.launcher); err == nil {
+		b.clients = []*Client{c}
+		t.Fatal("it started")
+	}
+	b.until("QEMU is gone", func() bool { return fileSize(b.launch.ExitPath) > 0 })
+	b.launcher.Wait()
 }
