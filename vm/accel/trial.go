@@ -21,6 +21,7 @@ type trial struct {
 	accel, cpu     string
 	cpus           int
 	bound          time.Duration
+	env            []string // nil: our own
 }
 
 // outcome is how a trial went.
@@ -56,7 +57,7 @@ func (t trial) run(ctx context.Context, image []byte) (outcome, error) {
 	bounded, cancel := context.WithTimeout(ctx, t.bound)
 	defer cancel()
 	cmd := exec.CommandContext(bounded, t.qemu, t.line()...)
-	cmd.Dir = "/"
+	cmd.Dir, cmd.Env = "/", t.env
 	cmd.ExtraFiles = append(cmd.ExtraFiles, file)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.WaitDelay = time.Second // a child of QEMU may hold the pipes

@@ -379,9 +379,14 @@ fromuser:
 	cmpq	$0, alive
 	jne	1f
 	movl	$0xc4608, 0x300(%r14)
-1:	pause
+1:	movq	$0, ticks
+	sti
+2:	pause
+	cmpq	$1500, ticks		# it does not come
+	must	b
 	cmpq	$1, alive
-	jb	1b
+	jb	2b
+	cli
 	mov	$10000, %ecx
 1:	lock incq shared
 	dec	%ecx
