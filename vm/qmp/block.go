@@ -29,8 +29,9 @@ type NBDNode struct {
 	ReconnectDelay time.Duration
 }
 
-// AddNBDNode connects to the server. It hangs with a server that does not
-// answer, and QEMU with it; Yank(node) frees both.
+// AddNBDNode connects to the server. It hangs with a server that does not greet,
+// and QEMU with it. Yank does not help before the node is there (measured with
+// 7.2): only the server's hanging up does, so listen with something that answers.
 func AddNBDNode(ctx context.Context, c Executor, n NBDNode) error {
 	type server struct {
 		Type string `json:"type"`
@@ -86,6 +87,11 @@ func Transaction(ctx context.Context, c Executor, actions ...Action) error {
 // Yank breaks the connections of block nodes, so that whatever hangs in them
 // fails. It works while every other command hangs. If one of the nodes cannot be
 // yanked, none is (ClassDeviceNotFound).
+//
+// On a unix socket it frees who waits for a reply, but not who waits to send
+// (measured with 7.2: a write larger than the socket's buffer, to a server that
+// does not read, spins on). There only the server helps: it must close the
+// connection, or end; shutdown is not enough.
 func Yank(ctx context.Context, c OOBExecutor, nodes ...string) error {
 	type instance struct {
 		Type string `json:"type"`

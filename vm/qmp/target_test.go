@@ -49,21 +49,25 @@ func startFake(t *testing.T, ram ...string) target {
 	return target{path: m.Path(), files: m.OpenFiles, freeze: m.Freeze, thaw: m.Thaw, kill: m.Kill}
 }
 
-// startQEMU starts a machine that is a whole PC without a guest: its firmware runs.
 func startQEMU(t *testing.T, ram ...string) target {
+	t.Helper()
+	if len(ram) > 0 {
+		return runQEMU(t, ram[0], "-incoming", "defer")
+	}
+	return runQEMU(t, filepath.Join(t.TempDir(), "ram"))
+}
+
+// runQEMU starts a machine that is a whole PC without a guest: its firmware runs.
+func runQEMU(t *testing.T, ram string, options ...string) target {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "qmp") // t.TempDir may be too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, "q")
-	file, options := filepath.Join(dir, "ram"), []string(nil)
-	if len(ram) > 0 {
-		file, options = ram[0], []string{"-incoming", "defer"}
-	}
 	cmd := exec.Command("qemu-system-x86_64", append([]string{
 		"-accel", "tcg", "-M", "pc-q35-7.2,memory-backend=ram,suppress-vmdesc=on", "-m", "32M",
-		"-object", "memory-backend-file,id=ram,share=on,size=32M,mem-path=" + file,
+		"-object", "memory-backend-file,id=ram,share=on,size=32M,mem-path=" + ram,
 		"-global", "migration.send-configuration=off",
 		"-S", "-nodefaults", "-no-user-config", "-vga", "none", "-display", "none",
 		"-qmp", "unix:" + path + ",server=on,wait=off"}, options...)...)
@@ -89,7 +93,7 @@ func startQEMU(t *testing.T, ram ...string) target {
 	waitFor(t, "QEMU's monitor", func() bool { _, err := os.Stat(path); return err == nil })
 	return target{
 		path: path,
-		ram:  file,
+		ram:  ram,
 		files: func() int {
 			list, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", cmd.Process.Pid))
 			if err != nil {
