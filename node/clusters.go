@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"fmt"
-	"net"
 
 	"vmctl/ha"
 	"vmctl/node/api"
@@ -26,12 +25,13 @@ func (n *Node) NewToken(context.Context) (api.Token, error) { return n.members.n
 
 // Join implements api.Clusters.
 func (n *Node) Join(ctx context.Context, addr, token string) (api.Cluster, error) {
-	if _, _, err := net.SplitHostPort(addr); err != nil {
-		return api.Cluster{}, api.Errorf(api.Usage, "join: %q is not ADDR:PORT", addr)
+	if err := checkAddr(addr); err != nil {
+		return api.Cluster{}, api.Errorf(api.Usage, "join: %v", err)
 	}
 	if err := n.members.join(ctx, addr, token); err != nil {
 		return api.Cluster{}, err
 	}
+	ctx = context.WithoutCancel(ctx) // this node is a member now, whoever still waits
 	if err := n.pair(ctx); err != nil {
 		return api.Cluster{}, err
 	}
@@ -51,7 +51,7 @@ func (n *Node) serveJoin(ctx context.Context, conn *wire.Conn, _ wire.Hello) {
 		return reply, n.pair(ctx)
 	})
 	if err != nil {
-		n.journal.record(warning, "join-refused", "", fmt.Sprintf("%s may not join: %v", request.Node, err))
+		n.journal.record(warning, "join-refused", "", fmt.Sprintf("%q may not join: %v", request.Node, err))
 		return
 	}
 	n.journal.record(info, "node-joined", "", request.Node+" joined the cluster")
@@ -149,8 +149,8 @@ func (n *Node) AddWitness(ctx context.Context, addr, text string) (api.Witness, 
 	if err != nil {
 		return api.Witness{}, api.Errorf(api.Usage, "%v", err)
 	}
-	if _, _, err := net.SplitHostPort(addr); err != nil {
-		return api.Witness{}, api.Errorf(api.Usage, "add a witness: %q is not ADDR:PORT", addr)
+	if err := checkAddr(addr); err != nil {
+		return api.Witness{}, api.Errorf(api.Usage, "add a witness: %v", err)
 	}
 	reply, err := id.Enrol(ctx, addr, token)
 	if err != nil {

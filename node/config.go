@@ -10,10 +10,13 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 
 	"vmctl/node/api"
+	"vmctl/vm"
 )
 
 // Config is how an agent was started. The YAML file has the words of the flags.
@@ -60,13 +63,13 @@ func (c *Config) check() error {
 	if !nodeName.MatchString(c.Name) {
 		return api.Errorf(api.Usage, "node name %q: use lower-case letters, digits, '-' and '.', 63 at most", c.Name)
 	}
-	if c.Listen != "" {
-		if _, port, err := net.SplitHostPort(c.Listen); err != nil || port == "" {
-			return api.Errorf(api.Usage, "--listen %q is not ADDR:PORT", c.Listen)
-		}
-	}
 	if c.Advertise == "" {
 		c.Advertise = c.Listen
+	}
+	for flag, addr := range map[string]string{"listen": c.Listen, "advertise": c.Advertise} {
+		if err := checkAddr(addr); addr != "" && err != nil {
+			return api.Errorf(api.Usage, "--%s: %v", flag, err)
+		}
 	}
 	if c.RAMDir == "" {
 		c.RAMDir = filepath.Join("/dev/shm", "vmctl-"+c.Name)
@@ -74,12 +77,26 @@ func (c *Config) check() error {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	for _, dir := range []*string{&c.StateDir, &c.RuntimeDir, &c.RAMDir} {
+	for flag, dir := range map[string]*string{"state-dir": &c.StateDir, "runtime-dir": &c.RuntimeDir, "ram-dir": &c.RAMDir} {
 		absolute, err := filepath.Abs(*dir)
 		if err != nil || *dir == "" {
-			return api.Errorf(api.Usage, "directory %q: %v", *dir, err)
+			return api.Errorf(api.Usage, "--%s %q is no directory", flag, *dir)
 		}
 		*dir = absolute
+	}
+	// The longest sockets are the guests'.
+	if err := vm.NewLayout(c.StateDir, c.RuntimeDir, c.RAMDir, strings.Repeat("x", 36)).Check(); err != nil {
+		return api.Errorf(api.Usage, "--runtime-dir: %v", err)
+	}
+	return nil
+}
+
+// checkAddr says what is wrong with an address that people gave.
+func checkAddr(addr string) error {
+	_, port, err := net.SplitHostPort(addr)
+	number, notNumber := strconv.ParseUint(port, 10, 16)
+	if err != nil || notNumber != nil || number == 0 {
+		return fmt.Errorf("%q is not ADDR:PORT with a port of 1 to 65535", addr)
 	}
 	return nil
 }

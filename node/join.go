@@ -137,7 +137,7 @@ func (m *membership) join(ctx context.Context, addr, text string) error {
 		return connectError(err)
 	}
 	var extra joinExtra
-	if err := msgpack.Unmarshal(extraBytes, &extra); err != nil {
+	if err := wire.Decode(extraBytes, &extra); err != nil {
 		return fmt.Errorf("read the members from %s: %w", addr, err)
 	}
 	for i := range extra.Members {
@@ -163,7 +163,7 @@ func connectError(err error) error {
 	var refused *wire.Refused
 	switch {
 	case errors.As(err, &refused):
-		return &api.Error{Code: api.Code(refused.Code), Message: err.Error()}
+		return &api.Error{Code: api.ParseCode(refused.Code), Message: err.Error()}
 	case errors.Is(err, peer.ErrStranger), errors.Is(err, peer.ErrToken):
 		return &api.Error{Code: api.Unsafe, Message: err.Error()}
 	case errors.Is(err, peer.ErrUnreachable):

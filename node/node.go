@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"vmctl/ha"
@@ -159,7 +160,7 @@ func (n *Node) serve(ctx context.Context, ready func(*Node)) (err error) {
 	var peers net.Listener
 	if n.config.Listen != "" {
 		if peers, err = net.Listen("tcp", n.config.Listen); err != nil {
-			return fmt.Errorf("listen for the peer: %w", err)
+			return listenError(err)
 		}
 		defer peers.Close()
 	}
@@ -200,6 +201,14 @@ func (n *Node) serve(ctx context.Context, ready func(*Node)) (err error) {
 	<-served
 	n.journal.record(info, "agent-stopping", "", "agent is stopping; guests run on")
 	return err
+}
+
+// listenError says what is wrong with --listen.
+func listenError(err error) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return api.Errorf(api.Conflict, "listen for the peer: %v", err).WithHint("Another program has the address: give this agent another --listen.")
+	}
+	return api.Errorf(api.Usage, "listen for the peer: %v", err).WithHint("Is --listen an address of this host?")
 }
 
 // start runs a task that outlives the others and returns the function that

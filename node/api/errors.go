@@ -54,6 +54,16 @@ func AsError(err error) *Error {
 	return &Error{Code: Failed, Message: err.Error()}
 }
 
+// ParseCode reads a code that another program sent. One that is not known here
+// is "failed".
+func ParseCode(text string) Code {
+	switch code := Code(text); code {
+	case Usage, NotFound, Conflict, Unreachable, Unsafe:
+		return code
+	}
+	return Failed
+}
+
 func (c Code) status() int {
 	switch c {
 	case Usage:

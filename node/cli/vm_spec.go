@@ -32,7 +32,7 @@ func specFlags(change bool) []cli.Flag {
 		&cli.StringFlag{Name: "cpu", Usage: "QEMU CPU `MODEL` that both hosts have"},
 		&cli.StringFlag{Name: "accel", Usage: "accelerator `NAME`: auto, kvm or tcg", DefaultText: otherwise("auto")},
 		&cli.StringFlag{Name: "protection", Usage: "`LEVEL`: none, restart (booted on the peer) or resume (goes on there)", DefaultText: otherwise("none")},
-		&cli.Float64Flag{Name: "interval", Usage: "`SECONDS` between two checkpoints", DefaultText: otherwise("1")},
+		&cli.Float64Flag{Name: "interval", Usage: "`SECONDS` between two checkpoints", DefaultText: otherwise("0.5")},
 		&cli.StringFlag{Name: "restart", Usage: "`WHEN` to start it again here after it ended: never, on-failure or always", DefaultText: otherwise("on-failure")},
 		&cli.BoolFlag{Name: "autostart", Usage: "start it when the node starts", DisableDefaultText: true},
 	}
