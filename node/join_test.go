@@ -11,6 +11,7 @@ import (
 )
 
 func TestInitTokenJoin(t *testing.T) {
+	t.Parallel()
 	a, b := pair(t)
 	ctx := t.Context()
 	for _, n := range []*agent{a, b} {
@@ -36,6 +37,7 @@ func TestInitTokenJoin(t *testing.T) {
 }
 
 func TestJoinRefused(t *testing.T) {
+	t.Parallel()
 	a, b, other := startAgent(t, "a"), startAgent(t, "b"), startAgent(t, "x")
 	ctx := t.Context()
 	want(t, "a token without a cluster", of(a.NewToken(ctx)), api.Conflict, "cluster init")
@@ -77,6 +79,7 @@ func TestJoinRefused(t *testing.T) {
 }
 
 func TestUsedAndForeignTokens(t *testing.T) {
+	t.Parallel()
 	a, b := startAgent(t, "a"), startAgent(t, "b")
 	ctx := t.Context()
 	if _, err := a.Init(ctx, "shop"); err != nil {
@@ -102,6 +105,7 @@ func TestUsedAndForeignTokens(t *testing.T) {
 // A node of another cluster is no peer, even at the peer's address and by the
 // peer's name.
 func TestAnotherClustersNodeIsNoPeer(t *testing.T) {
+	t.Parallel()
 	a, b := pair(t)
 	b.stop()
 	eventually(t, "the peer to be missed", func() bool {
@@ -154,6 +158,7 @@ func chatty(t *testing.T) string {
 }
 
 func TestStartRefused(t *testing.T) {
+	t.Parallel()
 	a := startAgent(t, "a")
 	second := dirs(t, "a")
 	second.StateDir = a.config.StateDir
