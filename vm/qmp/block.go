@@ -90,8 +90,8 @@ func Transaction(ctx context.Context, c Executor, actions ...Action) error {
 //
 // On a unix socket it frees who waits for a reply, but not who waits to send
 // (measured with 7.2: a write larger than the socket's buffer, to a server that
-// does not read, spins on). There only the server helps: it must close the
-// connection, or end; shutdown is not enough.
+// does not read, waits on and on). There only the server helps, by reading or by
+// its end.
 func Yank(ctx context.Context, c OOBExecutor, nodes ...string) error {
 	type instance struct {
 		Type string `json:"type"`

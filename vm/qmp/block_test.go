@@ -108,7 +108,7 @@ func TestYankFreesQEMU(t *testing.T) {
 	defer remote.thaw()
 	// A write as of the guest: it goes through the mirror.
 	check(t, c.Execute(ctx, "human-monitor-command", map[string]string{
-		"command-line": `qemu-io -d vd0 "aio_write 0 ` + os.Getenv("SZ") + `"`}, nil))
+		"command-line": `qemu-io -d vd0 "aio_write 0 4k"`}, nil))
 	stopped := make(chan error, 1)
 	go func() { stopped <- qmp.Stop(ctx, c) }()
 	var err error

@@ -177,7 +177,7 @@ func TestNotQMPAnyMore(t *testing.T) {
 			s := script(t)
 			s.Handle("stop", func(*qmptest.Call) (any, error) {
 				s.Send([]byte(garbage))
-				return nil, qmptest.NoReply
+				return nil, qmptest.ErrNoReply
 			})
 			c := dial(t, s.Path())
 			wantError(t, qmp.Stop(background(t), c), qmp.ErrClosed, qmp.ErrProtocol)
@@ -196,7 +196,7 @@ func TestNotQMPAnyMore(t *testing.T) {
 		s.Handle("stop", func(call *qmptest.Call) (any, error) {
 			s.Send([]byte(`{"return": {"x`))
 			s.Hangup()
-			return nil, qmptest.NoReply
+			return nil, qmptest.ErrNoReply
 		})
 		wantError(t, qmp.Stop(background(t), dial(t, s.Path())), qmp.ErrClosed)
 	})

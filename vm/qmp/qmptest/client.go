@@ -115,7 +115,7 @@ func (c *client) answer(call *Call) {
 	value, err := c.handle(call)
 	c.server.gate.RLock()
 	defer c.server.gate.RUnlock()
-	if errors.Is(err, NoReply) {
+	if errors.Is(err, ErrNoReply) {
 		return
 	}
 	reply := map[string]any{}

@@ -21,7 +21,7 @@ func (m *Machine) addFD(call *Call) (any, error) {
 	}
 	f := call.TakeFile()
 	if f == nil {
-		return nil, fmt.Errorf("No file descriptor supplied via SCM_RIGHTS")
+		return nil, refuse("No file descriptor supplied via SCM_RIGHTS")
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -44,7 +44,7 @@ func (m *Machine) removeFD(call *Call) (any, error) {
 	defer m.mu.Unlock()
 	set := m.sets[args.Set]
 	if set == nil {
-		return nil, fmt.Errorf("File descriptor named 'fdset-id:%d' not found", args.Set)
+		return nil, refuse("File descriptor named 'fdset-id:%d' not found", args.Set)
 	}
 	set.removed = true
 	if m.state == qmp.StateRunning {
@@ -75,7 +75,7 @@ func (m *Machine) getFD(call *Call) (any, error) {
 	}
 	f := call.TakeFile()
 	if f == nil {
-		return nil, fmt.Errorf("No file descriptor supplied via SCM_RIGHTS")
+		return nil, refuse("No file descriptor supplied via SCM_RIGHTS")
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -93,7 +93,7 @@ func (m *Machine) closeFD(call *Call) (any, error) {
 	}
 	f := m.takeNamed(name)
 	if f == nil {
-		return nil, fmt.Errorf("File descriptor named '%s' not found", name)
+		return nil, refuse("File descriptor named '%s' not found", name)
 	}
 	return nil, f.Close()
 }
@@ -126,19 +126,19 @@ func (m *Machine) save(call *Call) (any, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if args.Live && m.state != qmp.StateRunning {
-		return nil, fmt.Errorf("this would have given up the disks: live must be false")
+		return nil, refuse("this would have given up the disks: live must be false")
 	}
 	var id int64
 	_, err := fmt.Sscanf(args.Filename, "/dev/fdset/%d", &id)
 	set := m.sets[id]
 	if err != nil || set == nil || set.removed {
-		return nil, fmt.Errorf("Unable to open %s: No such file or directory", args.Filename)
+		return nil, refuse("Unable to open %s: No such file or directory", args.Filename)
 	}
-	if err := writable(set.file); err != nil {
-		return nil, fmt.Errorf("Unable to open %s: %w", args.Filename, err)
+	if !writable(set.file) {
+		return nil, refuse("Unable to open %s: Permission denied", args.Filename)
 	}
 	if err := set.file.Truncate(0); err != nil {
-		return nil, fmt.Errorf("Unable to open %s: Invalid argument", args.Filename)
+		return nil, refuse("Unable to open %s: Invalid argument", args.Filename)
 	}
 	_, err = set.file.Write(m.state0)
 	return nil, err
@@ -154,11 +154,11 @@ func (m *Machine) load(call *Call) (any, error) {
 		return nil, err
 	}
 	if m.RunState() != qmp.StateInMigrate {
-		return nil, fmt.Errorf("'-incoming' was not specified on the command line")
+		return nil, refuse("'-incoming' was not specified on the command line")
 	}
 	f := m.takeNamed(strings.TrimPrefix(args.URI, "fd:"))
 	if f == nil {
-		return nil, fmt.Errorf("File descriptor named '%s' not found", args.URI)
+		return nil, refuse("File descriptor named '%s' not found", args.URI)
 	}
 	m.running.Go(func() {
 		state, err := io.ReadAll(f)

@@ -198,14 +198,16 @@ func (m *Machine) quit(call *Call) (any, error) {
 	call.client.write(mustEncode(map[string]any{"return": struct{}{}, "id": call.ID}))
 	call.Emit("SHUTDOWN", map[string]any{"guest": false, "reason": "host-qmp-quit"})
 	call.Kill()
-	return nil, NoReply
+	return nil, ErrNoReply
 }
 
 // writable tells whether QEMU would take the file for a save.
-func writable(f *os.File) error {
+func writable(f *os.File) bool {
 	flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)
-	if err == nil && flags&unix.O_ACCMODE != unix.O_WRONLY {
-		err = fmt.Errorf("Permission denied")
-	}
-	return err
+	return err == nil && flags&unix.O_ACCMODE == unix.O_WRONLY
+}
+
+// refuse is an error in QEMU's words.
+func refuse(format string, args ...any) error {
+	return &qmp.Error{Class: qmp.ClassGeneric, Description: fmt.Sprintf(format, args...)}
 }

@@ -15,8 +15,8 @@ import (
 const Greeting72 = `{"QMP": {"version": {"qemu": {"micro": 22, "minor": 2, "major": 7}, ` +
 	`"package": "Debian 1:7.2+dfsg-7+deb12u18"}, "capabilities": ["oob"]}}`
 
-// NoReply, returned by a Handler, leaves the command without an answer.
-var NoReply = errors.New("no reply")
+// ErrNoReply, returned by a Handler, leaves the command without an answer.
+var ErrNoReply = errors.New("no reply")
 
 // Handler answers a command: a value to return, or an error. A *qmp.Error keeps
 // its class; any other becomes a GenericError. While an in-band handler runs, other
