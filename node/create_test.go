@@ -163,6 +163,48 @@ func TestOneNameOnBothNodes(t *testing.T) {
 	}
 }
 
+// Nodes that did not hear each other may give one name twice. No command then
+// takes one guest for the other.
+func TestOneNameTwice(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	ctx := t.Context()
+	b.stop()
+	eventually(t, "the peer to be missed", func() bool {
+		cluster, err := a.Cluster(ctx)
+		return err == nil && !cluster.Members[1].Reachable
+	})
+	ours, err := a.Create(ctx, []byte("{name: web, memory: 64M}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.stop()
+	b = run(t, b.config)
+	theirs, err := b.Create(ctx, []byte("{name: web, memory: 64M}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a = run(t, a.config)
+	for _, n := range []*agent{a, b} {
+		eventually(t, "both to know both", func() bool {
+			vms, err := n.VMs(ctx)
+			return err == nil && len(vms) == 2 && vms[0].Owner != "" && vms[1].Owner != "" && vms[0].State == "stopped" && vms[1].State == "stopped"
+		})
+		want(t, "a name that two have", of(n.VM(ctx, "web")), api.Conflict, "UUID")
+		want(t, "the removal of a name that two have", n.Remove(ctx, "web", false), api.Conflict, ours.UUID)
+		if v, err := n.VM(ctx, theirs.UUID); err != nil || v.Owner != "b" {
+			t.Errorf("by UUID: %+v, %v", v, err)
+		}
+	}
+	if err := a.Remove(ctx, theirs.UUID, false); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the name to be one guest's", func() bool {
+		v, err := b.VM(ctx, "web")
+		return err == nil && v.UUID == ours.UUID
+	})
+}
+
 // Of many that want one name at once, one gets it, whichever node they ask.
 func TestOneNameAtOnce(t *testing.T) {
 	t.Parallel()

@@ -92,12 +92,24 @@ func (gs *guests) list() []*guest {
 	return list
 }
 
-// named finds a guest by name or UUID.
-func (gs *guests) named(name string) (*guest, error) {
+// named finds a guest by name or UUID. Two nodes that could not hear each other
+// may have given one name twice; then only the UUID will do.
+func (gs *guests) named(name string) (found *guest, err error) {
 	for _, g := range gs.list() {
-		if g.name() == name || g.id == name {
+		if g.id == name {
 			return g, nil
 		}
+		if g.name() != name {
+			continue
+		}
+		if found != nil {
+			return nil, api.Errorf(api.Conflict, "two guests are named %q: %s on node %s and %s on node %s", name, found.id, found.ownerName(), g.id, g.ownerName()).
+				WithHint("Name the one you mean by its UUID.")
+		}
+		found = g
+	}
+	if found != nil {
+		return found, nil
 	}
 	return nil, api.Errorf(api.NotFound, "no guest is named %q", name).WithHint("`vmctl vm ls` lists them.")
 }

@@ -146,7 +146,7 @@ func (n *Node) Change(ctx context.Context, name string, change []byte) (api.VM, 
 	if err := g.write(func(r *guestRecord) { r.Spec = spec }); err != nil {
 		return api.VM{}, err
 	}
-	n.journal.record(info, "guest-changed", name, name+" changed")
+	n.journal.record(info, "guest-changed", spec.Name, spec.Name+" changed")
 	return n.view(ctx, g), nil
 }
 
@@ -194,7 +194,7 @@ func (n *Node) Remove(ctx context.Context, name string, force bool) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	n.journal.record(info, "guest-removed", name, name+" and its disks removed")
+	n.journal.record(info, "guest-removed", g.name(), g.name()+" and its disks removed")
 	return nil
 }
 

@@ -56,7 +56,10 @@ func (n *Node) peersView(ctx context.Context) map[string]api.VM {
 		if g.isOwner() {
 			continue
 		}
-		v, err := n.peerClient().VM(ctx, g.name())
+		v, err := n.peerClient().VM(ctx, g.id)
+		if err != nil && api.AsError(err).Code == api.NotFound {
+			continue // it has not heard of the guest yet
+		}
 		if err != nil {
 			break
 		}

@@ -162,6 +162,7 @@ func (n *Node) Promote(ctx context.Context, name string, confirmPeerOff bool) (a
 	if err != nil {
 		return api.VM{}, err
 	}
+	name = g.name()
 	n.journal.record(warning, "promoted-by-hand", name, fmt.Sprintf("an operator promoted %s here, confirming that the peer is off", name))
 	ctx, cancel := context.WithTimeout(ctx, startBound)
 	defer cancel()
@@ -210,6 +211,9 @@ func (g *guest) running() bool { return g.current() != nil }
 func (g *guest) ownerName() string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.owner == "" {
+		return "(not heard yet)"
+	}
 	return string(g.owner)
 }
 
