@@ -1,0 +1,2 @@
+// Command build makes the test guest. It is `make guest`.
+package main

@@ -1,0 +1,10 @@
+// Package testguest makes the Linux guest of the tests and the demo from Debian
+// packages, by name: the cloud kernel, a static busybox, the modules it needs,
+// and our workload (package work), in an initramfs that boots in seconds. It
+// also looks at the guest's disk when the guest is off.
+//
+// It must not know how a guest is run, and the product must not import it.
+//
+// Invariants: what Build returns is whole; two builders at once make one
+// image; nothing is fetched but from Debian's packages.
+package testguest

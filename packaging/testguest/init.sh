@@ -1,0 +1,23 @@
+#!/bin/busybox sh
+# The first process of the test guest: modules, network, disk, workload.
+/bin/busybox --install -s /bin
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+while read -r module; do insmod "/modules/$module" || echo "init: $module does not load"; done </modules/order
+
+argument() { sed -n "s/.*\bguest\.$1=\([^ ]*\).*/\1/p" /proc/cmdline; }
+ip link set lo up
+if [ -e /sys/class/net/eth0 ]; then
+  ip link set eth0 up
+  [ -z "$(argument ip)" ] || ip addr add "$(argument ip)" dev eth0
+  [ -z "$(argument gw)" ] || ip route add default via "$(argument gw)"
+fi
+[ ! -e /dev/vda ] || mount -t ext4 /dev/vda /data || echo "init: the disk does not mount"
+
+echo 1 >/proc/sys/kernel/sysrq
+echo "init: starting the workload"
+/bin/workload
+echo "init: the workload ended, which is a bug: panic"
+echo c >/proc/sysrq-trigger
+sleep 1000

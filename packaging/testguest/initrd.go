@@ -1,0 +1,77 @@
+package testguest
+
+import (
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// writeInitrd writes the initramfs: busybox, workload, modules and init.
+func writeInitrd(path string, modules []string, workload string) (err error) {
+	file, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	// The guest unpacks it under emulation: fast beats small.
+	packed, err := gzip.NewWriterLevel(file, gzip.BestSpeed)
+	if err != nil {
+		return err
+	}
+	archive := &cpio{out: packed}
+	for _, dir := range []string{"bin", "proc", "sys", "dev", "data", "modules"} {
+		archive.add(dir, 0o040755, nil)
+	}
+	archive.addFile("bin/busybox", busybox)
+	archive.addFile("bin/workload", workload)
+	var order []string
+	for i, module := range modules {
+		name := fmt.Sprintf("%02d-%s", i, filepath.Base(module))
+		archive.addFile("modules/"+name, module)
+		order = append(order, name)
+	}
+	archive.add("modules/order", 0o100644, []byte(strings.Join(order, "\n")+"\n"))
+	archive.add("init", 0o100755, initScript)
+	archive.add("TRAILER!!!", 0, nil)
+	return errors.Join(archive.err, packed.Close())
+}
+
+// cpio writes an archive in the format "newc", as the kernel's
+// Documentation/driver-api/early-userspace/buffer-format.rst has it.
+type cpio struct {
+	out   io.Writer
+	inode int
+	err   error // the first
+}
+
+func (c *cpio) addFile(name, path string) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		c.err = errors.Join(c.err, err)
+		return
+	}
+	c.add(name, 0o100755, data)
+}
+
+func (c *cpio) add(name string, mode uint32, data []byte) {
+	if c.err != nil {
+		return
+	}
+	c.inode++
+	header := fmt.Sprintf("070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x",
+		c.inode, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name)+1, 0)
+	c.write([]byte(header + name + "\x00"))
+	c.write(data)
+}
+
+// write pads to four bytes: header and name together are a multiple then, as
+// the data is.
+func (c *cpio) write(data []byte) {
+	pad := make([]byte, (4-len(data)%4)%4)
+	_, err := c.out.Write(append(data[:len(data):len(data)], pad...))
+	c.err = errors.Join(c.err, err)
+}

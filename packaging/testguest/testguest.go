@@ -1,0 +1,149 @@
+package testguest
+
+import (
+	"context"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// Image is a guest ready to boot: kernel, initramfs, and a disk with an empty
+// ext4 file system to copy.
+type Image struct {
+	Kernel, Initrd, DiskBase string
+}
+
+//go:embed init.sh
+var initScript []byte
+
+// busybox is what Debian's package busybox-static installs.
+const busybox = "/bin/busybox"
+
+// diskSize is the size of the disk in bytes.
+const diskSize = 64 << 20
+
+// recipe changes when the way of building does, so that old images are not
+// taken for new ones.
+const recipe = "1"
+
+// Build makes the guest, or finds it in the cache. The workload's package is
+// found from the module this process's directory is in.
+func Build(ctx context.Context, cacheDir string) (Image, error) {
+	if err := os.MkdirAll(cacheDir, 0o755); err != nil {
+		return Image{}, fmt.Errorf("build the test guest: %w", err)
+	}
+	unlock, err := lock(filepath.Join(cacheDir, "lock"))
+	if err != nil {
+		return Image{}, fmt.Errorf("build the test guest: %w", err)
+	}
+	defer unlock()
+	work, err := os.MkdirTemp(cacheDir, "work-")
+	if err != nil {
+		return Image{}, fmt.Errorf("build the test guest: %w", err)
+	}
+	defer os.RemoveAll(work)
+	workload := filepath.Join(work, "workload")
+	if err := run(ctx, "", []string{"CGO_ENABLED=0"}, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", workload, "vmctl/packaging/testguest/workload"); err != nil {
+		return Image{}, fmt.Errorf("build the workload: %w", err)
+	}
+	key, err := keyOf(workload, busybox)
+	if err != nil {
+		return Image{}, fmt.Errorf("build the test guest: %w", err)
+	}
+	dir := filepath.Join(cacheDir, key)
+	image := Image{filepath.Join(dir, "kernel"), filepath.Join(dir, "initrd"), filepath.Join(dir, "disk.raw")}
+	if _, err := os.Stat(dir); err == nil {
+		return image, nil
+	}
+	made := filepath.Join(work, "image")
+	if err := assemble(ctx, work, made, workload); err != nil {
+		return Image{}, fmt.Errorf("build the test guest: %w", err)
+	}
+	return image, os.Rename(made, dir)
+}
+
+// keyOf names an image by what it is made of. The kernel is left out: looking
+// it up would need the package lists each time.
+func keyOf(files ...string) (string, error) {
+	hash := sha256.New()
+	hash.Write([]byte(recipe))
+	hash.Write(initScript)
+	for _, path := range files {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return "", err
+		}
+		sum := sha256.Sum256(data)
+		hash.Write(sum[:])
+	}
+	return hex.EncodeToString(hash.Sum(nil)[:8]), nil
+}
+
+// assemble puts the image together in dir.
+func assemble(ctx context.Context, work, dir, workload string) error {
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	kernel, err := fetchKernel(ctx, filepath.Join(work, "kernel"))
+	if err != nil {
+		return err
+	}
+	if err := copyFile(kernel.image, filepath.Join(dir, "kernel")); err != nil {
+		return err
+	}
+	if err := writeInitrd(filepath.Join(dir, "initrd"), kernel.modules, workload); err != nil {
+		return fmt.Errorf("write the initramfs: %w", err)
+	}
+	disk := filepath.Join(dir, "disk.raw")
+	if err := os.WriteFile(disk, nil, 0o644); err != nil {
+		return err
+	}
+	if err := os.Truncate(disk, diskSize); err != nil {
+		return err
+	}
+	return run(ctx, "", nil, "mkfs.ext4", "-q", "-F", disk)
+}
+
+// lock waits for another builder.
+func lock(path string) (unlock func(), err error) {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return func() { file.Close() }, nil
+}
+
+func run(ctx context.Context, dir string, env []string, name string, args ...string) error {
+	_, err := output(ctx, dir, env, name, args...)
+	return err
+}
+
+func output(ctx context.Context, dir string, env []string, name string, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), env...)
+	out, err := cmd.Output()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		err = fmt.Errorf("%s %v: %w: %s", name, args, err, exit.Stderr)
+	}
+	return out, err
+}
+
+func copyFile(from, to string) error {
+	data, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, data, 0o644)
+}

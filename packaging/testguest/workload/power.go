@@ -1,0 +1,67 @@
+package main
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// From the kernel's input-event-codes.h.
+const (
+	eventKey  = 1
+	keyPower  = 116
+	eventSize = 24 // of struct input_event on 64 bits
+)
+
+// watchPowerButton shuts the guest down when its power button is pressed.
+func watchPowerButton() {
+	devices, err := filepath.Glob("/dev/input/event*")
+	if err != nil || len(devices) == 0 {
+		fmt.Println("workload: there is no power button")
+		return
+	}
+	for _, device := range devices {
+		file, err := os.Open(device)
+		if err != nil {
+			fmt.Println("workload:", err)
+			continue
+		}
+		go func() {
+			event := make([]byte, eventSize)
+			for {
+				if _, err := file.Read(event); err != nil {
+					return
+				}
+				kind, code, value := binary.LittleEndian.Uint16(event[16:]), binary.LittleEndian.Uint16(event[18:]), binary.LittleEndian.Uint32(event[20:])
+				if kind == eventKey && code == keyPower && value == 1 {
+					powerOff()
+				}
+			}
+		}()
+	}
+}
+
+func powerOff() { end(unix.LINUX_REBOOT_CMD_POWER_OFF) }
+
+func reboot() { end(unix.LINUX_REBOOT_CMD_RESTART) }
+
+// end leaves the file system clean and ends the machine.
+func end(command int) {
+	fmt.Println("workload: shutting down")
+	unix.Sync()
+	if err := unix.Mount("", "/data", "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		fmt.Println("workload: the disk stays mounted:", err)
+	}
+	fmt.Println("workload:", unix.Reboot(command))
+}
+
+func panicKernel() {
+	if err := os.WriteFile("/proc/sysrq-trigger", []byte("c"), 0); err != nil {
+		fmt.Println("workload: panic:", err)
+	}
+	time.Sleep(time.Hour)
+}
