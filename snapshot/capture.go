@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"vmctl/snapshot/memory"
@@ -29,6 +30,27 @@ const pauseShare = 20
 // retryCheckpoint is the wait after a checkpoint that was left out.
 const retryCheckpoint = 100 * time.Millisecond
 
+// recent holds the last pauses; one of them alone says more about the host's
+// other work than about the guest.
+type recent struct {
+	pauses [5]time.Duration
+	n      int
+}
+
+// add takes a pause in, none if it is zero, and gives the middle one.
+func (r *recent) add(pause time.Duration) time.Duration {
+	if pause > 0 {
+		r.pauses[r.n%len(r.pauses)] = pause
+		r.n++
+	}
+	known := slices.Clone(r.pauses[:min(r.n, len(r.pauses))])
+	if len(known) == 0 {
+		return 0
+	}
+	slices.Sort(known)
+	return known[(len(known)-1)/2]
+}
+
 // Report says what the newest committed checkpoint was and cost.
 type Report struct {
 	Sequence uint64
@@ -48,6 +70,7 @@ type capture struct {
 // checkpoints takes one after the other.
 func (p *Protector) checkpoints(ctx context.Context, interval func() time.Duration) error {
 	synced := false
+	var pauses recent
 	for {
 		began := time.Now()
 		report, err := p.checkpoint(ctx)
@@ -55,7 +78,7 @@ func (p *Protector) checkpoints(ctx context.Context, interval func() time.Durati
 		if err != nil && !passing {
 			return err
 		}
-		next := began.Add(max(interval(), report.Pause*pauseShare))
+		next := began.Add(max(interval(), pauses.add(report.Pause)*pauseShare))
 		if passing {
 			// Its pages go with the next one. A discard in the guest has a part
 			// of a disk compared again, which takes a moment.

@@ -82,7 +82,7 @@ func scenario(ctx context.Context, l *lab.Lab, files lab.GuestFiles) error {
 		return fmt.Errorf("the guest never answered: %w", err)
 	}
 	say("the guest answers over HTTP: token %s, counter %d", first.Token, first.Counter)
-	if v, err = l.A.WaitState(ctx, time.Minute, lab.Synced); err != nil {
+	if v, err = l.A.WaitState(ctx, time.Minute, lab.SyncedSince(time.Now())); err != nil {
 		return err
 	}
 	say("b has the guest's memory, devices and disk: checkpoint %d, guest stopped for %.1f ms, %d kB", v.Checkpoint.Sequence, v.Checkpoint.PauseMS, v.Checkpoint.Bytes/1000)

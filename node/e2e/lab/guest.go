@@ -28,7 +28,7 @@ const Rate = 20
 func (h *Host) CreateGuest(ctx context.Context, files GuestFiles, flags ...string) (v api.VM, err error) {
 	line := fmt.Sprintf("console=ttyS0 quiet panic=-1 guest.ip=%s%s guest.record=%s:%d guest.rate=%d guest.dirty=1M",
 		GuestAddr, network, SwitchAddr, recordPort, Rate)
-	args := []string{"--output", "json", "vm", "create", GuestName, "--memory", "192M", "--kernel", files.Kernel, "--initrd", files.Initrd,
+	args := []string{"--output", "json", "vm", "create", GuestName, "--memory", "128M", "--kernel", files.Kernel, "--initrd", files.Initrd,
 		"--append", line, "--disk", "image=" + files.Disk, "--nic", "bridge=br0", "--start"}
 	out, err := h.CLI(ctx, append(args, flags...)...)
 	if err != nil {
@@ -64,6 +64,17 @@ func Synced(v api.VM) error {
 		return errors.New("there is no checkpoint yet")
 	}
 	return nil
+}
+
+// SyncedSince says in addition whether the newest checkpoint is younger than t:
+// the replica has the guest as it was then, not as it booted.
+func SyncedSince(t time.Time) func(api.VM) error {
+	return func(v api.VM) error {
+		if err := Synced(v); err != nil || v.Checkpoint == nil || v.Checkpoint.Time.After(t) {
+			return err
+		}
+		return errors.New("there is no checkpoint since")
+	}
 }
 
 // DiskImage is the guest's first disk on this host, once it has run here or
