@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"testing"
@@ -226,6 +227,7 @@ func TestPassedFiles(t *testing.T) {
 		q := start(t)
 		c := dial(t, q.path)
 		before := q.files()
+		defer debug.SetGCPercent(debug.SetGCPercent(-1)) // it closes lost files
 		f, err := os.CreateTemp(t.TempDir(), "")
 		check(t, err)
 		type name struct {
@@ -250,10 +252,25 @@ func TestPassedFiles(t *testing.T) {
 		if now := q.files(); now != before {
 			t.Errorf("%d files open at the end, %d before", now, before)
 		}
+		waitFor(t, "end of our own handles", func() bool { return ownHandles(t, f.Name()) == 0 })
 		wantError(t, c.ExecuteWithFile(ctx, "getfd", name{"x"}, nil, f), qmp.ErrNotSent)
 		err = c.Execute(ctx, "getfd", name{"x"}, nil)
 		if !qmp.HasClass(err, qmp.ClassGeneric) {
 			t.Errorf("getfd without a file: %v", err)
 		}
 	})
+}
+
+// ownHandles counts this process's handles on a file.
+func ownHandles(t *testing.T, path string) int {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/fd")
+	check(t, err)
+	n := 0
+	for _, e := range list {
+		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && to == path {
+			n++
+		}
+	}
+	return n
 }

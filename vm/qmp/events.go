@@ -16,7 +16,7 @@ const EventsDropped = "VMCTL_EVENTS_DROPPED"
 // oldest go first. A mirror with on-target-error=ignore makes 40000 a second.
 const (
 	maxQueued      = 8192
-	maxQueuedBytes = 8 << 20
+	maxQueuedBytes = 4 << 20
 )
 
 // Event is something QEMU reports by itself.

@@ -34,8 +34,8 @@ func TestUnreadSubscriber(t *testing.T) {
 		events  int
 		padding string
 	}{
-		"many":  {20_000, ""},
-		"large": {150, strings.Repeat("x", 100_000)},
+		"many":  {17_000, ""},
+		"large": {90, strings.Repeat("x", 100_000)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := script(t)
@@ -94,7 +94,7 @@ func TestUnreadSubscriber(t *testing.T) {
 
 func TestWaitEvent(t *testing.T) {
 	s := script(t)
-	flood(s, 20_000, "")
+	flood(s, 17_000, "")
 	c := dial(t, s.Path())
 	events, cancel := c.Events()
 	ctx := background(t)
