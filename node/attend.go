@@ -79,11 +79,27 @@ func (g *guest) afterEnd(ctx context.Context, m *machine, end vm.Exit) {
 func (g *guest) setRun(ctx context.Context, run bool) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
+	g.mu.Lock()
+	settled, changes := g.settled, g.record.Run != run
+	g.mu.Unlock()
 	err := g.n.decider.request(ctx, func(id uint64) ha.Event {
 		return ha.SetRun{ID: id, Guest: ha.GuestID(g.id), Run: run}
 	})
 	if err != nil {
 		return err
 	}
-	return g.write(func(r *guestRecord) { r.Run = run })
+	if err := g.write(func(r *guestRecord) { r.Run = run }); err != nil || run || !changes {
+		return err
+	}
+	// Until another voter knows, a takeover would revive a guest that its user
+	// has stopped. When nobody answers the user's word stands all the same.
+	known, cancel := context.WithTimeout(ctx, settleBound)
+	defer cancel()
+	if g.await(known, func() bool { return g.settled != settled }) != nil {
+		g.log.Warn("neither peer nor witness has confirmed that the guest is to stay stopped")
+	}
+	return nil
 }
+
+// settleBound is how long a stop waits for another voter to know of it.
+const settleBound = 2 * time.Second

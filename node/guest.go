@@ -40,7 +40,7 @@ type guest struct {
 	taking   *ha.TakeOver // to be resumed here
 	detached bool         // the replica is durably outdated
 	attached bool
-	settled  ha.Settled
+	settled  uint64 // how often a change of the record became known to a second voter
 	verdict  ha.Note
 
 	// What is here now.
@@ -186,9 +186,9 @@ func (g *guest) replicaDecided(epoch uint64, attached bool) {
 	})
 }
 
-func (g *guest) settledAt(a ha.Settled) { g.locked(func() { g.settled = a }) }
-func (g *guest) explain(a ha.Note)      { g.locked(func() { g.verdict = a }) }
-func (g *guest) forget()                { g.locked(func() { g.gone = true }) }
+func (g *guest) settledOnce()      { g.locked(func() { g.settled++ }) }
+func (g *guest) explain(a ha.Note) { g.locked(func() { g.verdict = a }) }
+func (g *guest) forget()           { g.locked(func() { g.gone = true }) }
 
 // update takes over a newer record from the peer.
 func (g *guest) update(record guestRecord) {

@@ -188,7 +188,7 @@ func (gs *guests) replicaState(id ha.GuestID, epoch uint64, attached bool) {
 
 func (gs *guests) settled(a ha.Settled) {
 	if g := gs.get(string(a.Guest)); g != nil {
-		g.settledAt(a)
+		g.settledOnce()
 	}
 }
 

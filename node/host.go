@@ -4,29 +4,42 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"time"
 
 	"vmctl/node/api"
 	"vmctl/vm"
+	"vmctl/vm/accel"
 	"vmctl/vm/guard"
+	"vmctl/vm/guard/unit"
 )
 
 // findHost looks up what this host has for guests, and how guards are started.
-func (n *Node) findHost() (err error) {
-	accel := n.config.Accel
-	switch accel {
-	case vm.AccelKVM, vm.AccelTCG:
-	case "", vm.AccelAuto:
-		accel = vm.AccelTCG
-	default:
-		return api.Errorf(api.Usage, "--accel %q: it is auto, kvm or tcg", accel)
+func (n *Node) findHost(ctx context.Context) (err error) {
+	wanted := n.config.Accel
+	if wanted != "" && wanted != vm.AccelAuto && wanted != vm.AccelKVM && wanted != vm.AccelTCG {
+		return api.Errorf(api.Usage, "--accel %q: it is auto, kvm or tcg", wanted)
 	}
-	if n.host, err = vm.FindHost(accel); err != nil {
+	if n.host, err = vm.FindHost(wanted); err != nil {
 		return fmt.Errorf("this host cannot run guests yet: %w", err)
 	}
+	if wanted == "" || wanted == vm.AccelAuto {
+		path := filepath.Join(n.config.StateDir, "accel.json")
+		found, err := accel.ProveOnce(ctx, path, n.host.QEMU, n.host.Firmware, n.log)
+		if err != nil {
+			return fmt.Errorf("find out whether KVM works here: %w", err)
+		}
+		n.host.Accel, n.accelReason = found.Accel, found.Reason
+	}
 	n.qemu = qemuVersion(n.host.QEMU)
-	n.launcher = &guard.Session{}
+	launcher, err := unit.Detect(ctx)
+	if err != nil {
+		n.log.Debug("guards are started in sessions of their own", "reason", err)
+		n.launcher = &guard.Session{}
+		return nil
+	}
+	n.launcher = launcher
 	return nil
 }
 

@@ -25,13 +25,14 @@ import (
 
 // Node is a running agent.
 type Node struct {
-	config  Config
-	log     *slog.Logger
-	host    vm.Host
-	qemu    string // version, for people
-	started time.Time
-	self    nodeRecord
-	exe     string // this program, to run guards of
+	config      Config
+	log         *slog.Logger
+	host        vm.Host
+	qemu        string // version, for people
+	accelReason string // why the accelerator is what it is; empty: the user chose it
+	started     time.Time
+	self        nodeRecord
+	exe         string // this program, to run guards of
 
 	db       *store.DB
 	journal  *journal
@@ -64,21 +65,21 @@ func Run(ctx context.Context, config Config, ready func(*Node)) (err error) {
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	n := &Node{config: config, log: config.Log, db: db, started: time.Now()}
-	if err := n.load(); err != nil {
+	if err := n.load(ctx); err != nil {
 		return err
 	}
 	return n.serve(ctx, ready)
 }
 
 // load reads what is stored and builds the rooms, in order of need.
-func (n *Node) load() (err error) {
+func (n *Node) load(ctx context.Context) (err error) {
 	if n.exe, err = os.Executable(); err != nil {
 		return fmt.Errorf("find this program: %w", err)
 	}
 	if n.self, err = countStart(n.db, n.config.Name); err != nil {
 		return err
 	}
-	if err := n.findHost(); err != nil {
+	if err := n.findHost(ctx); err != nil {
 		return err
 	}
 	n.journal = newJournal(n.db, n.config.Name, n.log)
@@ -188,6 +189,9 @@ func (n *Node) serve(ctx context.Context, ready func(*Node)) (err error) {
 	web := &http.Server{Handler: n.backend().Handler(), ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
 	served := make(chan error, 1)
 	go func() { served <- web.Serve(api) }()
+	if n.accelReason != "" && n.host.Accel == vm.AccelTCG {
+		n.journal.record(warning, "no-kvm", "", "guests run by emulation, slowly: "+n.accelReason)
+	}
 	n.journal.record(info, "agent-started", "", fmt.Sprintf("agent %s started, QEMU %s, %s", n.config.Version, n.qemu, n.host.Accel))
 	ready(n)
 	select {
