@@ -11,7 +11,6 @@ import (
 	"vmctl/node/api"
 	"vmctl/vm"
 	"vmctl/vm/accel"
-	"vmctl/vm/guard"
 	"vmctl/vm/guard/unit"
 )
 
@@ -33,13 +32,7 @@ func (n *Node) findHost(ctx context.Context) (err error) {
 		n.host.Accel, n.accelReason = found.Accel, found.Reason
 	}
 	n.qemu = qemuVersion(n.host.QEMU)
-	launcher, err := unit.Detect(ctx)
-	if err != nil {
-		n.log.Debug("guards are started in sessions of their own", "reason", err)
-		n.launcher = &guard.Session{}
-		return nil
-	}
-	n.launcher = launcher
+	n.launcher = unit.DetectLauncher(ctx)
 	return nil
 }
 

@@ -286,3 +286,6 @@ func (n *Node) Healthy(ctx context.Context, bound time.Duration) bool {
 	defer cancel()
 	return n.decider.inspect(ctx, func(*ha.Core) {}) == nil
 }
+
+// Name is this node's.
+func (n *Node) Name() string { return n.config.Name }

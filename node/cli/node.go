@@ -48,8 +48,8 @@ func nodeRun(c *cli.Context) error {
 	}
 	defer func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyStopping) }()
 	return node.Run(c.Context, config, func(n *node.Node) {
-		_, _ = daemon.SdNotify(false, daemon.SdNotifyReady+"\nSTATUS=serving "+config.Name)
-		config.Log.Info("agent is ready", "name", config.Name, "socket", n.Socket())
+		_, _ = daemon.SdNotify(false, daemon.SdNotifyReady+"\nSTATUS=serving as "+n.Name())
+		config.Log.Info("agent is ready", "name", n.Name(), "socket", n.Socket())
 		feedWatchdog(c, n)
 	})
 }

@@ -3,6 +3,7 @@ package doctor
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"runtime"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmctl/vm"
+	"vmctl/vm/accel"
 )
 
 // Grade says how bad a finding is.
@@ -31,8 +33,8 @@ type Finding struct {
 }
 
 // Examine looks at everything.
-func Examine(context.Context) []Finding {
-	return []Finding{qemu(), kvm(), memory(), shm(), swap(), tun(), softDirty(), watchdog(), clock()}
+func Examine(ctx context.Context) []Finding {
+	return []Finding{qemu(), kvm(ctx), memory(), shm(), swap(), tun(), softDirty(), watchdog(), clock()}
 }
 
 func qemu() Finding {
@@ -43,13 +45,19 @@ func qemu() Finding {
 	return Finding{Good, "QEMU", host.QEMU + ", " + host.Firmware, ""}
 }
 
-func kvm() Finding {
-	file, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
+func kvm(ctx context.Context) Finding {
+	host, err := vm.FindHost(vm.AccelTCG)
 	if err != nil {
-		return Finding{Weak, "KVM", err.Error(), "switch virtualization on in the firmware and load kvm_intel or kvm_amd; without it guests run slowly, by TCG"}
+		return Finding{Weak, "KVM", "not tried: QEMU is not complete", ""}
 	}
-	file.Close()
-	return Finding{Good, "KVM", "/dev/kvm opens; start the agent with --accel kvm to use it", ""}
+	found, err := accel.Prove(ctx, host.QEMU, host.Firmware, slog.New(slog.DiscardHandler))
+	switch {
+	case err != nil:
+		return Finding{Weak, "KVM", "not tried: " + err.Error(), ""}
+	case found.Accel != accel.KVM:
+		return Finding{Weak, "KVM", found.Reason, "guests run slowly, by emulation; switch virtualization on in the firmware, load kvm_intel or kvm_amd, or use hardware of its own"}
+	}
+	return Finding{Good, "KVM", found.Reason, ""}
 }
 
 func memory() Finding {

@@ -109,6 +109,9 @@ func properties(exe, config string, l *guard.Launch) []dbus.Property {
 		dbus.PropDescription("vmctl guest " + l.Guest.Name),
 		dbus.PropExecStart([]string{exe, "guard", config}, false),
 		dbus.PropType("notify"),
+		// What starts before is stopped after: at shutdown of the host the agent has
+		// its turn before guests are ended.
+		dbus.PropBefore("vmctl.service"),
 		set("NotifyAccess", "main"),
 		set("KillMode", "mixed"), // SIGTERM to the guard alone
 		set("Delegate", false),
