@@ -31,7 +31,7 @@ const diskSize = 64 << 20
 
 // recipe changes when the way of building does, so that old images are not
 // taken for new ones.
-const recipe = "1"
+const recipe = "2"
 
 // Build makes the guest, or finds it in the cache. The workload's package is
 // found from the module this process's directory is in.
@@ -44,6 +44,9 @@ func Build(ctx context.Context, cacheDir string) (Image, error) {
 		return Image{}, fmt.Errorf("build the test guest: %w", err)
 	}
 	defer unlock()
+	if err := sweep(cacheDir); err != nil {
+		return Image{}, fmt.Errorf("build the test guest: %w", err)
+	}
 	work, err := os.MkdirTemp(cacheDir, "work-")
 	if err != nil {
 		return Image{}, fmt.Errorf("build the test guest: %w", err)
@@ -67,6 +70,16 @@ func Build(ctx context.Context, cacheDir string) (Image, error) {
 		return Image{}, fmt.Errorf("build the test guest: %w", err)
 	}
 	return image, os.Rename(made, dir)
+}
+
+// sweep removes what builders that were killed left behind. The caller holds
+// the lock, so that nobody works there.
+func sweep(cacheDir string) error {
+	left, err := filepath.Glob(filepath.Join(cacheDir, "work-*"))
+	for _, dir := range left {
+		err = errors.Join(err, os.RemoveAll(dir))
+	}
+	return err
 }
 
 // keyOf names an image by what it is made of. The kernel is left out: looking
@@ -108,7 +121,7 @@ func assemble(ctx context.Context, work, dir, workload string) error {
 	if err := os.Truncate(disk, diskSize); err != nil {
 		return err
 	}
-	return run(ctx, "", nil, "mkfs.ext4", "-q", "-F", disk)
+	return run(ctx, "", nil, "mkfs.ext4", "-q", "-F", "-b", "4096", "-E", "lazy_itable_init=0,lazy_journal_init=0", disk)
 }
 
 // lock waits for another builder.

@@ -14,6 +14,7 @@ import (
 // state is the newest status, for those who ask.
 type state struct {
 	started time.Time
+	power   power
 	mu      sync.Mutex
 	status  work.Status
 }
@@ -39,7 +40,7 @@ func (s *state) serveHTTP() {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(s.get())
 	})
-	for path, act := range map[string]func(){"/panic": panicKernel, "/poweroff": powerOff, "/reboot": reboot} {
+	for path, act := range map[string]func(){"/panic": panicKernel, "/poweroff": s.power.off, "/reboot": s.power.reboot} {
 		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
 			fmt.Fprintln(w, "yes")
 			time.AfterFunc(100*time.Millisecond, act)

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"vmctl/packaging/testguest/work"
 )
 
@@ -83,28 +81,37 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	logs, failed := openLogs()
+	d := &disks{}
+	failed := d.open()
 	token := work.NewToken()
-	worker := work.NewWorker(token, work.NewMemory(token, work.Aligned(memorySize)), s.every, logs)
+	worker := work.NewWorker(token, work.NewMemory(token, work.Aligned(memorySize)), s.every, d.logs)
 	if failed != nil {
 		worker.Fail(failed)
 	}
-	state := &state{started: time.Now()}
+	power := power{orders: make(chan int, 1)}
+	state := &state{started: time.Now(), power: power}
 	state.set(worker.Status())
 	go state.serveHTTP()
 	go state.serveUDP()
-	go watchPowerButton()
-	fmt.Printf("workload: token %s, boot %d, %d disks\n", token, worker.Status().Boots, len(logs))
-	return steps(s, worker, state)
+	go power.watchButton()
+	fmt.Printf("workload: token %s, boot %d, %d disks\n", token, worker.Status().Boots, len(d.logs))
+	command := steps(s, worker, state)
+	d.close()
+	return shutDown(command)
 }
 
-// steps works for ever. A step that is late is not made up for: after a pause
-// the counter goes on from where it stood.
-func steps(s settings, worker *work.Worker, state *state) error {
+// steps works until the machine shall end, and returns how. A step that is late
+// is not made up for: after a pause the counter goes on from where it stood.
+func steps(s settings, worker *work.Worker, state *state) int {
 	sender := dial(s.record)
 	ticker := time.NewTicker(time.Second / time.Duration(s.rate))
 	told := false
-	for range ticker.C {
+	for {
+		select {
+		case command := <-state.power.orders:
+			return command
+		case <-ticker.C:
+		}
 		worker.Step(s.dirty, s.dirty/2+1)
 		status := worker.Status()
 		state.set(status)
@@ -114,69 +121,4 @@ func steps(s settings, worker *work.Worker, state *state) error {
 			fmt.Println("workload: BROKEN:", status.Reason)
 		}
 	}
-	return nil
-}
-
-// openLogs opens the logs on the disks there are: a file on the first, the
-// second as it is.
-func openLogs() (logs []*work.Log, err error) {
-	if path := "/data/log"; exists("/data/lost+found") {
-		log, err := openLog("vda", path, true)
-		if err != nil {
-			return nil, err
-		}
-		logs = append(logs, log)
-	}
-	if path := "/dev/vdb"; exists(path) {
-		log, err := openLog("vdb", path, false)
-		if err != nil {
-			return logs, err
-		}
-		logs = append(logs, log)
-	}
-	return logs, nil
-}
-
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
-}
-
-// openLog opens a log past the page cache, so that each record is on the disk
-// when its write returns, and each read comes from there.
-func openLog(name, path string, create bool) (*work.Log, error) {
-	if create && !exists(path) {
-		if err := fillZero(path); err != nil {
-			return nil, fmt.Errorf("%s: make the log: %w", name, err)
-		}
-	}
-	file, err := os.OpenFile(path, os.O_RDWR|unix.O_DIRECT|unix.O_DSYNC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	log, history, err := work.OpenLog(name, file, work.LogSlots, work.Aligned(work.PageSize))
-	if err == nil {
-		fmt.Printf("workload: %s holds %d records\n", name, history.Records)
-	}
-	return log, err
-}
-
-// fillZero makes the log's file whole under another name first: a crash leaves
-// none, not half of one.
-func fillZero(path string) error {
-	if err := os.WriteFile(path+".new", make([]byte, work.LogSize), 0o644); err != nil {
-		return err
-	}
-	file, err := os.Open(path + ".new")
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(file.Sync(), file.Close(), os.Rename(path+".new", path)); err != nil {
-		return err
-	}
-	dir, err := os.Open("/data")
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }

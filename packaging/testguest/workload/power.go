@@ -17,8 +17,22 @@ const (
 	eventSize = 24 // of struct input_event on 64 bits
 )
 
-// watchPowerButton shuts the guest down when its power button is pressed.
-func watchPowerButton() {
+// power takes orders to end the machine; the steps look at them between two.
+type power struct{ orders chan int }
+
+func (p power) off()    { p.order(unix.LINUX_REBOOT_CMD_POWER_OFF) }
+func (p power) reboot() { p.order(unix.LINUX_REBOOT_CMD_RESTART) }
+
+// order leaves an order. The first one counts.
+func (p power) order(command int) {
+	select {
+	case p.orders <- command:
+	default:
+	}
+}
+
+// watchButton shuts the guest down when its power button is pressed.
+func (p power) watchButton() {
 	devices, err := filepath.Glob("/dev/input/event*")
 	if err != nil || len(devices) == 0 {
 		fmt.Println("workload: there is no power button")
@@ -38,25 +52,18 @@ func watchPowerButton() {
 				}
 				kind, code, value := binary.LittleEndian.Uint16(event[16:]), binary.LittleEndian.Uint16(event[18:]), binary.LittleEndian.Uint32(event[20:])
 				if kind == eventKey && code == keyPower && value == 1 {
-					powerOff()
+					p.off()
 				}
 			}
 		}()
 	}
 }
 
-func powerOff() { end(unix.LINUX_REBOOT_CMD_POWER_OFF) }
-
-func reboot() { end(unix.LINUX_REBOOT_CMD_RESTART) }
-
-// end leaves the file system clean and ends the machine.
-func end(command int) {
+// shutDown ends the machine and does not return unless it cannot.
+func shutDown(command int) error {
 	fmt.Println("workload: shutting down")
 	unix.Sync()
-	if err := unix.Mount("", "/data", "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
-		fmt.Println("workload: the disk stays mounted:", err)
-	}
-	fmt.Println("workload:", unix.Reboot(command))
+	return unix.Reboot(command)
 }
 
 func panicKernel() {
