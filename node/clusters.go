@@ -8,7 +8,6 @@ import (
 	"vmctl/node/api"
 	"vmctl/node/peer"
 	"vmctl/node/wire"
-	"vmctl/node/witness"
 )
 
 // Init implements api.Clusters.
@@ -156,7 +155,7 @@ func (n *Node) AddWitness(ctx context.Context, addr, text string) (api.Witness, 
 	if err != nil {
 		return api.Witness{}, connectError(err)
 	}
-	told := witnessInfo{ID: witness.ID(token.Fingerprint), Name: reply.Witness, Addr: addr, Fingerprint: token.Fingerprint}
+	told := witnessInfo{ID: peer.WitnessID(token.Fingerprint), Name: reply.Witness, Addr: addr, Fingerprint: token.Fingerprint}
 	if err := n.members.addWitnesses([]witnessInfo{told}); err != nil {
 		return api.Witness{}, err
 	}

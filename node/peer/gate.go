@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 
@@ -71,6 +72,12 @@ func (g WitnessGate) Admit(hello wire.Hello, chain []*x509.Certificate) error {
 		return fmt.Errorf("read the certificate of cluster %s: %w", hello.Cluster, err)
 	}
 	return verifyMember(authority, chain, hello.Node)
+}
+
+// WitnessID derives a witness's voter id from its certificate's fingerprint: a
+// new state directory gives a new id.
+func WitnessID(fingerprint []byte) string {
+	return "witness-" + hex.EncodeToString(fingerprint[:6])
 }
 
 // NewWitnessPair makes the self-signed certificate and key of a witness.

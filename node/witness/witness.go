@@ -2,7 +2,6 @@ package witness
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -169,12 +168,8 @@ func newSelf(name string) (selfRecord, error) {
 	if err != nil {
 		return selfRecord{}, err
 	}
-	return selfRecord{ID: ID(peer.Fingerprint(cert)), Name: name, Cert: cert, Key: key}, nil
+	return selfRecord{ID: peer.WitnessID(peer.Fingerprint(cert)), Name: name, Cert: cert, Key: key}, nil
 }
-
-// ID derives a witness's voter id from its certificate's fingerprint: a new
-// state directory gives a new id.
-func ID(fingerprint []byte) string { return "witness-" + hex.EncodeToString(fingerprint[:6]) }
 
 func (w *Witness) authority(id string) ([]byte, error) {
 	if c := w.find(id); c != nil {
