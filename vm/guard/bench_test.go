@@ -13,9 +13,9 @@ func BenchmarkFreeze(b *testing.B) {
 	guest.untilTicks()
 	var late, sent []float64
 	for b.Loop() {
-		deadline := soon(30 * time.Millisecond)
 		// From Forever, so that the deadline can be set to an earlier time.
 		guest.renew(Forever)
+		deadline := soon(50 * time.Millisecond)
 		guest.renew(deadline)
 		guest.untilStopped()
 		late = append(late, float64(guest.board.lastTick()-deadline)/1e3)

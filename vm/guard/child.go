@@ -20,8 +20,10 @@ type child struct {
 	pid   int
 	pidfd int
 	start uint64
-	tasks int        // directory /proc/PID/task, kept open; -1 without /proc
+	tasks int        // directory /proc/PID/task, kept open
 	buf   [4096]byte // entries of it
+	tids  [1024]int32
+	known int // how many of tids are valid
 	info  unix.Siginfo
 }
 
@@ -82,11 +84,27 @@ func (c *child) signal(sig unix.Signal) error {
 // alone lets other threads run on until one of them is scheduled to take it, which
 // took up to 159 ms on a loaded machine; with the second the first thread that
 // runs at all stops the whole process.
+//
+// The threads known from before come first: a look into /proc may have to wait for
+// another process that reads the same directory.
 func (c *child) freeze() {
 	_ = c.signal(unix.SIGSTOP)
+	for _, tid := range c.tids[:c.known] {
+		_ = unix.Tgkill(c.pid, int(tid), unix.SIGSTOP)
+	}
+	c.scan()
+	for _, tid := range c.tids[:c.known] {
+		_ = unix.Tgkill(c.pid, int(tid), unix.SIGSTOP)
+	}
+}
+
+// scan notes the threads of QEMU. Where there is no room for all, the first stand
+// for the others: one thread that takes the stop is enough.
+func (c *child) scan() {
 	if _, err := unix.Seek(c.tasks, 0, unix.SEEK_SET); err != nil {
 		return
 	}
+	c.known = 0
 	for {
 		n, err := unix.Getdents(c.tasks, c.buf[:])
 		if err == unix.EINTR {
@@ -101,8 +119,9 @@ func (c *child) freeze() {
 			if size < 20 || size > len(b) {
 				return
 			}
-			if tid := dirNumber(b[19:size]); tid > 0 {
-				_ = unix.Tgkill(c.pid, tid, unix.SIGSTOP)
+			if tid := dirNumber(b[19:size]); tid > 0 && c.known < len(c.tids) {
+				c.tids[c.known] = int32(tid)
+				c.known++
 			}
 			b = b[size:]
 		}

@@ -43,11 +43,7 @@ func harden() (hardened, error) {
 	} else {
 		h.locked = true
 	}
-	attr := unix.SchedAttr{
-		Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO,
-		Flags: unix.SCHED_FLAG_RESET_ON_FORK, Priority: guardPriority,
-	}
-	if err := unix.SchedSetAttr(0, &attr, 0); err != nil {
+	if err := realTime(); err != nil {
 		errs = append(errs, fmt.Errorf("set real-time priority: %w", err))
 	} else {
 		h.realTime = true
@@ -56,6 +52,48 @@ func harden() (hardened, error) {
 	// choice of the OOM killer in any case.
 	_ = writeProc("self", "oom_score_adj", guardOOMScore)
 	return h, errors.Join(errs...)
+}
+
+// realTime puts every thread of the guard under SCHED_FIFO, all with one priority.
+//
+// The thread of the loop alone would not do. When it returns from a system call
+// while the runtime's monitor thread is busy with it, it waits by sched_yield, which
+// never lets a thread of the normal class on the same processor go on: both would
+// stand until the kernel throttles real-time threads. With equal priorities the
+// yield does what the runtime expects. Threads started later inherit the priority;
+// the guard starts no process any more.
+func realTime() error {
+	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: guardPriority}
+	return schedule(&attr)
+}
+
+// ordinary takes it back.
+func ordinary() {
+	_ = schedule(&unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL})
+}
+
+func schedule(attr *unix.SchedAttr) error {
+	done := map[int]bool{}
+	for {
+		tasks, err := os.ReadDir("/proc/self/task")
+		if err != nil {
+			return err
+		}
+		before := len(done)
+		for _, task := range tasks {
+			tid, err := strconv.Atoi(task.Name())
+			if err != nil || done[tid] {
+				continue
+			}
+			if err := unix.SchedSetAttr(tid, attr, 0); err != nil && err != unix.ESRCH {
+				return err
+			}
+			done[tid] = true
+		}
+		if len(done) == before {
+			return nil // whatever thread comes now was started by one of these
+		}
+	}
 }
 
 // limit applies l to QEMU right after its start, before it has other threads.

@@ -13,6 +13,9 @@ import (
 // stray SIGCONT would thaw the guest.
 const refreeze = 10 * time.Millisecond
 
+// scanMargin is the time to the deadline in which only the deadline matters.
+const scanMargin = 500 * time.Millisecond
+
 // loop owns every state of a running guard. Its methods run on one thread, and
 // none of them waits for anything but the epoll.
 type loop struct {
@@ -108,6 +111,10 @@ func (g *loop) dispatch(fd int, events uint32) {
 	case g.side.event:
 		g.sideNews()
 	case g.child.pidfd:
+		// No thread of QEMU runs any more: there is nothing left to be on time for.
+		// To reap at real-time priority can hold up the whole processor, since the
+		// kernel spins until a reader of QEMU's /proc directory lets go of it.
+		ordinary()
 		g.status, g.reaped = g.child.reap()
 	case g.peers.listen:
 		for {
@@ -154,6 +161,9 @@ func (g *loop) extend() {
 		g.frozen = false
 		_ = g.child.signal(unix.SIGCONT)
 		g.side.note(slog.LevelInfo, "lease renewed: guest thawed", 0)
+	}
+	if g.lease.deadline != Forever && g.lease.deadline-Now() > int64(scanMargin) {
+		g.child.scan() // while there is time, for when there is none
 	}
 	if err := g.armExpiry(); err != nil {
 		// Cannot happen with a valid descriptor and time. Without a timer the

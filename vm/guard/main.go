@@ -85,6 +85,7 @@ func start(ctx context.Context, l *Launch, p *peers, log *slog.Logger) (*loop, e
 func (g *loop) finish(output int64) ExitRecord {
 	if !g.reaped {
 		g.kill(ReasonKilled)
+		ordinary()
 		g.status, g.reaped = g.wait()
 	}
 	g.side.close()

@@ -44,8 +44,15 @@ func TestProtectionAndFootprint(t *testing.T) {
 	if of["VmLck"] == "0 kB" {
 		t.Error("the guard's memory is not locked")
 	}
-	if attr, err := unix.SchedGetAttr(s.GuardPID, 0); err != nil || attr.Policy != unix.SCHED_FIFO || attr.Flags&unix.SCHED_FLAG_RESET_ON_FORK == 0 {
-		t.Errorf("scheduling of the guard: %+v, %v", attr, err)
+	tasks, err := os.ReadDir("/proc/" + strconv.Itoa(s.GuardPID) + "/task")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, task := range tasks {
+		tid, _ := strconv.Atoi(task.Name())
+		if attr, err := unix.SchedGetAttr(tid, 0); err != nil || attr.Policy != unix.SCHED_FIFO || attr.Priority != guardPriority {
+			t.Errorf("scheduling of the guard's thread %d: %+v, %v", tid, attr, err)
+		}
 	}
 	if attr, err := unix.SchedGetAttr(s.PID, 0); err != nil || attr.Policy != unix.SCHED_NORMAL {
 		t.Errorf("scheduling of QEMU: %+v, %v", attr, err)
