@@ -203,7 +203,7 @@ func TestStateDirectory(t *testing.T) {
 	}
 	stop()
 	_, stop = start(t, dir)
-	if again := readToken(t, dir); ID(again.Fingerprint) != peer.WitnessID(first.Fingerprint) || string(again.Secret) != string(first.Secret) {
+	if again := readToken(t, dir); peer.WitnessID(again.Fingerprint) != peer.WitnessID(first.Fingerprint) || string(again.Secret) != string(first.Secret) {
 		t.Error("a restart changed the witness's id or its token")
 	}
 	stop()
@@ -212,14 +212,14 @@ func TestStateDirectory(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, stop = start(t, dir)
-		if again := readToken(t, dir); ID(again.Fingerprint) != peer.WitnessID(first.Fingerprint) {
+		if again := readToken(t, dir); peer.WitnessID(again.Fingerprint) != peer.WitnessID(first.Fingerprint) {
 			t.Errorf("token file %q: another id", damaged)
 		}
 		stop()
 	}
 	other := t.TempDir()
 	_, _ = start(t, other)
-	if id := ID(readToken(t, other).Fingerprint); id == peer.WitnessID(first.Fingerprint) {
+	if id := peer.WitnessID(readToken(t, other).Fingerprint); id == peer.WitnessID(first.Fingerprint) {
 		t.Error("a new state directory has the old id")
 	}
 	info, err := os.Stat(filepath.Join(other, tokenFile))
