@@ -170,7 +170,8 @@ func (m *machine) ask() (status work.Status, err error) {
 }
 
 func (m *machine) get(path string) ([]byte, error) {
-	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	// The forwarded port takes connections before the guest does: try again soon.
+	client := http.Client{Timeout: 500 * time.Millisecond, Transport: &http.Transport{DisableKeepAlives: true}}
 	response, err := client.Get(m.http + path)
 	if err != nil {
 		return nil, err
