@@ -201,13 +201,13 @@ func (g *guest) update(record guestRecord) {
 // write changes the record, durably, and tells the peer.
 func (g *guest) write(change func(*guestRecord)) error {
 	g.mu.Lock()
-	record := g.record
-	epoch := g.epoch
+	record, epoch := g.record, g.epoch
 	g.mu.Unlock()
 	change(&record)
-	if record.Epoch = max(record.Epoch, epoch); record.Epoch == g.record.Epoch {
-		record.Version++
+	if epoch > record.Epoch {
+		record.Epoch, record.Version = epoch, 0
 	}
+	record.Version++
 	err := g.n.db.Update(func(tx *store.Tx) error {
 		_, err := guestTable.Put(tx, g.id, record)
 		return err

@@ -24,55 +24,112 @@ const (
 )
 
 // keepProtected keeps the running guest's replica on the peer up to date, as
-// long as the guest runs here.
+// long as the guest runs here, at the level its user wants at the time.
 func (g *guest) keepProtected(ctx context.Context, m *machine) {
-	if g.spec().Protection.Level == vm.ProtectNone {
-		g.settleMirror(ctx, m)
+	for ctx.Err() == nil {
+		level := g.spec().Protection.Level
+		same, changed := context.WithCancel(ctx)
+		watcher := start(same, func(ctx context.Context) {
+			if g.await(ctx, func() bool { return g.record.Spec.Protection.Level != level }) == nil {
+				changed()
+			}
+		})
+		if level == vm.ProtectNone {
+			g.settleUnprotected(same, m)
+		} else {
+			g.protectWhile(same, m)
+		}
+		if ctx.Err() == nil {
+			g.stopMirror(ctx, m)
+		}
+		g.endProtector(m)
+		watcher()
+		changed()
+	}
+}
+
+// settleUnprotected lets a guest that was adopted without protection go on.
+func (g *guest) settleUnprotected(ctx context.Context, m *machine) {
+	g.locked(func() { g.status.phase, g.status.reason = "none", "" })
+	if m.adopted {
+		if err := m.continueIfOurs(ctx); err != nil {
+			g.log.Warn("adopted guest not continued", "error", err)
+		}
+	}
+	<-ctx.Done()
+}
+
+// endProtector closes what serves the mirrors. QEMU has ended, runs on for the
+// next agent, or has no mirror any more.
+func (g *guest) endProtector(m *machine) {
+	g.mu.Lock()
+	protector := m.protector
+	m.protector = nil
+	g.mu.Unlock()
+	if protector == nil {
 		return
 	}
+	if err := protector.Close(); err != nil {
+		g.log.Warn("protection did not end cleanly", "error", err)
+	}
+}
+
+// protectWhile protects the guest until ctx ends.
+func (g *guest) protectWhile(ctx context.Context, m *machine) {
 	protector, err := g.protectorOf(ctx, m)
 	if err != nil {
-		g.n.alarms.set("protection-failed", g.name(), true, fmt.Sprintf("%s cannot be protected: %v", g.name(), err))
-		<-ctx.Done()
+		if ctx.Err() == nil {
+			g.n.alarms.set("protection-failed", g.name(), true, fmt.Sprintf("%s cannot be protected: %v", g.name(), err))
+			<-ctx.Done()
+		}
 		return
 	}
-	defer func() {
-		g.locked(func() { m.protector = nil })
-		if err := protector.Close(); err != nil {
-			g.log.Warn("protection did not end cleanly", "error", err)
-		}
-	}()
-	retry, mirror := firstRetry, false
+	g.n.alarms.set("protection-failed", g.name(), false, "")
+	retry, mirrored := firstRetry, false
 	for ctx.Err() == nil {
-		if !mirror {
+		began := time.Now()
+		if !mirrored {
 			err = g.startMirror(ctx, m, protector)
-			mirror = err == nil
+			mirrored = err == nil
 		}
-		if err == nil {
-			began := time.Now()
+		if mirrored {
 			err = g.protectOnce(ctx, m, protector)
-			if time.Since(began) > lastRetry {
-				retry = firstRetry
-			}
 		}
 		if ctx.Err() != nil {
-			break
+			return
+		}
+		if time.Since(began) > lastRetry {
+			retry = firstRetry
 		}
 		// Writes may have gone past a mirror that failed: never count the
 		// replica again before everything was compared.
-		if errors.Is(err, snapshot.ErrMirror) {
-			mirror = false
-		}
+		mirrored = mirrored && !errors.Is(err, snapshot.ErrMirror)
 		if err := g.detach(ctx); err != nil {
 			g.log.Warn("the replica could not be outdated", "error", err)
 		}
 		g.noteLost(err)
-		err = nil
 		select {
 		case <-time.After(retry):
 		case <-ctx.Done():
 		}
 		retry = min(2*retry, lastRetry)
+	}
+}
+
+// stopMirror takes the mirrors down for a guest that runs on without them.
+func (g *guest) stopMirror(ctx context.Context, m *machine) {
+	g.mu.Lock()
+	protector := m.protector
+	g.mu.Unlock()
+	if protector == nil {
+		return
+	}
+	err := g.detach(ctx)
+	if err == nil {
+		err = protector.StopMirror(ctx)
+	}
+	if err != nil && ctx.Err() == nil {
+		g.n.journal.record(alarm, "mirror-stays", g.name(), "the disks' mirrors could not be taken down: "+err.Error())
 	}
 }
 
@@ -90,16 +147,6 @@ func (g *guest) startMirror(ctx context.Context, m *machine, p *snapshot.Protect
 	bound, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	return p.StartMirror(bound)
-}
-
-// settleMirror takes down what an earlier protection of an adopted guest left.
-func (g *guest) settleMirror(ctx context.Context, m *machine) {
-	if !m.adopted {
-		return
-	}
-	if err := m.continueIfOurs(ctx); err != nil {
-		g.log.Warn("adopted guest not continued", "error", err)
-	}
 }
 
 func (g *guest) noteLost(err error) {

@@ -152,8 +152,11 @@ func (p *Protector) captureStopped(ctx context.Context, taken capture) (out capt
 	if !running && status.Status != "paused" {
 		return taken, fmt.Errorf("the guest is %s", status.Status)
 	}
-	if err := m.BeginPause(ctx, taken.Sequence, pauseBound); err != nil {
-		return taken, err
+	// A guest that its user paused is not to be continued by the guard either.
+	if running {
+		if err := m.BeginPause(ctx, taken.Sequence, pauseBound); err != nil {
+			return taken, err
+		}
 	}
 	began := time.Now()
 	defer func() {
@@ -198,12 +201,13 @@ func (p *Protector) take(ctx context.Context, taken *capture) (err error) {
 // goOn continues the guest if it ran, and tells the guard. It works although
 // ctx may have ended: a guest must not stand still because its link was lost.
 func (p *Protector) goOn(ctx context.Context, id uint64, running bool) (ended bool, err error) {
+	if !running {
+		return false, nil
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commandBound)
 	defer cancel()
 	m := p.config.Machine
-	if running {
-		err = m.Execute(ctx, "cont", nil, nil)
-	}
+	err = m.Execute(ctx, "cont", nil, nil)
 	ended, endErr := m.EndPause(ctx, id)
 	return ended, errors.Join(err, endErr)
 }

@@ -136,6 +136,14 @@ func (p *Protector) StartMirror(ctx context.Context) error {
 	return p.config.Mirror.Start(ctx)
 }
 
+// StopMirror takes QEMU's mirrors down; the disks are then written here alone.
+func (p *Protector) StopMirror(ctx context.Context) error {
+	if p.replicator == nil {
+		return nil
+	}
+	return p.config.Mirror.Stop(ctx)
+}
+
 // disksSynced is the replicator's word that the peer's disks are complete.
 func (p *Protector) disksSynced(ctx context.Context) error {
 	if p.sender != nil {

@@ -72,6 +72,11 @@ func newBench(t *testing.T, flags ...string) *bench {
 	}
 	b := &bench{Lab: l, t: t}
 	t.Cleanup(func() {
+		for _, h := range []*lab.Host{l.A, l.B, l.W} {
+			if lab.Contains(h.LogFile(), "DATA RACE") || lab.Contains(h.LogFile(), "panic:") {
+				t.Errorf("%s has a race or a panic in its log", h.Name)
+			}
+		}
 		if t.Failed() {
 			b.tell()
 		}

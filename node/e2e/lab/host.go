@@ -199,3 +199,9 @@ func Tail(path string, lines int) string {
 	all := strings.SplitAfter(string(data), "\n")
 	return strings.Join(all[max(0, len(all)-lines-1):], "")
 }
+
+// Contains says whether a file has a word in it.
+func Contains(path, word string) bool {
+	data, err := os.ReadFile(path)
+	return err == nil && bytes.Contains(data, []byte(word))
+}
