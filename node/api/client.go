@@ -19,6 +19,7 @@ import (
 type Client struct {
 	socket string
 	http   *http.Client
+	ping   time.Duration // how often a silent agent is asked whether it lives
 }
 
 // NewClient makes a client of the agent that listens on the unix socket.
@@ -38,7 +39,7 @@ func NewRemoteClient(node string, transport http.RoundTripper) *Client {
 func newClient(name string, transport http.RoundTripper) *Client {
 	// No call is answered by a redirect: following one would make another call.
 	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &Client{socket: name, http: &http.Client{Transport: transport, CheckRedirect: stay}}
+	return &Client{socket: name, http: &http.Client{Transport: transport, CheckRedirect: stay}, ping: pingEvery}
 }
 
 // marking sets the header that keeps a request from being passed on again.
@@ -63,6 +64,8 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 		}
 		body = bytes.NewReader(data)
 	}
+	ctx, stop := c.watched(ctx)
+	defer stop()
 	response, err := c.open(ctx, method, path, body, nil)
 	if err != nil {
 		return err
@@ -94,6 +97,10 @@ func (c *Client) open(ctx context.Context, method, path string, body io.Reader, 
 	}
 	response, err := c.http.Do(request)
 	if err != nil {
+		var silent *Error
+		if errors.As(context.Cause(ctx), &silent) {
+			return nil, silent
+		}
 		return nil, c.unreachable(err)
 	}
 	if response.StatusCode < 300 || response.StatusCode == http.StatusSwitchingProtocols && header.Get("Upgrade") != "" {
@@ -222,6 +229,8 @@ func (c *Client) Change(ctx context.Context, name string, change []byte) (VM, er
 }
 
 func (c *Client) send(ctx context.Context, method, path string, body []byte) (out VM, err error) {
+	ctx, stop := c.watched(ctx)
+	defer stop()
 	response, err := c.open(ctx, method, path, bytes.NewReader(body), nil)
 	if err != nil {
 		return out, err

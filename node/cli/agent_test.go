@@ -94,6 +94,7 @@ func TestCreateSendsASpec(t *testing.T) {
 		"vm create --kernel vmlinuz --initrd /boot/initrd --append console=ttyS0,115200 --machine pc-q35-7.2 --cpu max,+x2apic --accel tcg web",
 		"vm create -f web.json", "vm create --file=" + file, "vm create -f -",
 		"vm set web --autostart=false --protection none", "vm set --memory 2G web",
+		"vm set web --append ''", "vm set web --kernel ''",
 	} {
 		a.calls = nil
 		code, _, stderr := run("name: piped\n", words(line)...)
@@ -170,7 +171,7 @@ func TestWait(t *testing.T) {
 
 // An agent that never answers holds no command beyond its time or a signal.
 func TestInterrupted(t *testing.T) {
-	left := make(chan struct{}, 1) // a console was closed
+	opened, left := make(chan struct{}), make(chan struct{}) // a console
 	silent := func(w http.ResponseWriter, r *http.Request) {
 		if !strings.HasSuffix(r.URL.Path, "/console") {
 			<-r.Context().Done()
@@ -183,9 +184,10 @@ func TestInterrupted(t *testing.T) {
 		if err != nil {
 			return
 		}
+		close(opened)
 		_, _ = conn.Read(make([]byte, 1))
 		conn.Close()
-		left <- struct{}{}
+		close(left)
 	}
 	agentAt(t, http.HandlerFunc(silent), nil)
 	if code, _, stderr := run("", "vm", "wait", "web", "--timeout", "100ms"); code != 1 || !strings.Contains(stderr, "has not answered") {
@@ -202,6 +204,9 @@ func TestInterrupted(t *testing.T) {
 	for line, want := range map[string]int{"vm ls": interrupted, "vm create -f -": interrupted, "vm stop web": interrupted, "vm console web": interrupted, "events -f": 0} {
 		done := make(chan int, 1)
 		go func() { done <- Main(append([]string{"vmctl"}, words(line)...), pipe, io.Discard, io.Discard) }()
+		if line == "vm console web" {
+			<-opened
+		}
 		for code := -1; code < 0; { // until the command listens for signals the test does
 			if err := syscall.Kill(os.Getpid(), syscall.SIGINT); err != nil {
 				t.Fatal(err)

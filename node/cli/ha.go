@@ -35,8 +35,11 @@ func haStatus(c *cli.Context) error {
 		fmt.Fprintf(w, "node %s, mode %s\n", status.Node, status.Mode)
 		fmt.Fprintln(w, "VM\tOWNER\tEPOCH\tPROTECTION\tREPLICA\tLEASE\tVERDICT")
 		for _, g := range status.Guests {
-			fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\t%s\n", g.VM, g.Owner, g.Epoch, g.Protection,
-				yesNo(g.Outdated, "outdated", "current"), leaseText(g.Lease), g.Reason)
+			replica := "-"
+			if g.Protection != "none" {
+				replica = yesNo(g.Outdated, "outdated", "current")
+			}
+			fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\t%s\n", g.VM, g.Owner, g.Epoch, g.Protection, replica, leaseText(g.Lease), g.Reason)
 		}
 	})
 }

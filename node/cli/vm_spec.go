@@ -52,6 +52,9 @@ const specWords = `--disk and --nic may be repeated and take words with commas b
 // specFields turns the flags that were given into fields of the spec file, so
 // that one strict parser judges both.
 func specFields(c *cli.Context) (map[string]any, error) {
+	if err := checkEmpty(c); err != nil {
+		return nil, err
+	}
 	fields := map[string]any{}
 	for _, name := range []string{"cpus", "memory", "append", "machine", "cpu", "accel", "autostart"} {
 		if c.IsSet(name) {
@@ -90,6 +93,24 @@ func specFields(c *cli.Context) (map[string]any, error) {
 		}
 	}
 	return fields, nil
+}
+
+// checkEmpty refuses a flag that says nothing: an empty variable of a script
+// must not become a default in silence.
+func checkEmpty(c *cli.Context) error {
+	for _, flag := range specFlags(false) {
+		name := flag.Names()[0]
+		_, isBool := flag.(*cli.BoolFlag)
+		clears := name == "kernel" || name == "initrd" || name == "append"
+		if !c.IsSet(name) || isBool || clears && c.Command.Name == "set" {
+			continue
+		}
+		switch value := c.Value(name); value {
+		case "", 0, 0.0, "0":
+			return wrong(c, "--%s %q says nothing; leave the flag out for the default", name, fmt.Sprint(value))
+		}
+	}
+	return nil
 }
 
 // here makes a file's name one that the agent, which runs elsewhere, finds.
