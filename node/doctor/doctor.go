@@ -48,12 +48,12 @@ func qemu() Finding {
 func kvm(ctx context.Context) Finding {
 	host, err := vm.FindHost(vm.AccelTCG)
 	if err != nil {
-		return Finding{Weak, "KVM", "not tried: QEMU is not complete", ""}
+		return Finding{Weak, "KVM", "not tried: QEMU is not complete", "see QEMU, above"}
 	}
 	found, err := accel.Prove(ctx, host.QEMU, host.Firmware, slog.New(slog.DiscardHandler))
 	switch {
 	case err != nil:
-		return Finding{Weak, "KVM", "not tried: " + err.Error(), ""}
+		return Finding{Weak, "KVM", "not tried: " + strings.ReplaceAll(err.Error(), "\n", "; "), "look at the reason and run `vmctl doctor` again"}
 	case found.Accel != accel.KVM:
 		return Finding{Weak, "KVM", found.Reason, "guests run slowly, by emulation; switch virtualization on in the firmware, load kvm_intel or kvm_amd, or use hardware of its own"}
 	}
@@ -63,7 +63,7 @@ func kvm(ctx context.Context) Finding {
 func memory() Finding {
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {
-		return Finding{Weak, "memory", err.Error(), ""}
+		return Finding{Weak, "memory", err.Error(), "the kernel does not tell; use a newer one"}
 	}
 	return Finding{Good, "memory", fmt.Sprintf("%d MiB, %d CPUs", uint64(info.Totalram)*uint64(info.Unit)>>20, runtime.NumCPU()), ""}
 }
