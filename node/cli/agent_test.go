@@ -211,6 +211,7 @@ func TestInterrupted(t *testing.T) {
 			if err := syscall.Kill(os.Getpid(), syscall.SIGINT); err != nil {
 				t.Fatal(err)
 			}
+			<-caught // a late signal would end the next command before it begins
 			select {
 			case code = <-done:
 				if code != want {
