@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	"vmctl/node/peer"
@@ -31,6 +32,9 @@ type exchange struct {
 	changed func(id string, record guestRecord)
 	log     *slog.Logger
 	kick    chan struct{} // capacity 1: compare soon
+
+	mu      sync.Mutex
+	settled map[string]time.Time // when both nodes were seen to know of a removal
 }
 
 func (x *exchange) soon() {
@@ -85,11 +89,13 @@ func (x *exchange) now(ctx context.Context) error {
 func (x *exchange) serve(_ context.Context, conn *wire.Conn, _ wire.Hello) {
 	var theirs, ours knowledge
 	err := peer.Answer(conn, &theirs, func() (any, error) {
-		var err error
-		if ours, err = x.collect(); err != nil {
+		// Learned first: what both made at once is then seen by both.
+		if err := x.learn(theirs); err != nil {
 			return nil, err
 		}
-		return ours, x.learn(theirs)
+		var err error
+		ours, err = x.collect()
+		return ours, err
 	})
 	if err == nil {
 		err = x.bury(ours, theirs)
@@ -143,13 +149,29 @@ func (x *exchange) learn(theirs knowledge) error {
 	return nil
 }
 
+// buryAfter is how long the record of a removed guest is kept although both
+// nodes know: a comparison that began before the removal may still be under
+// way, and would bring the guest back.
+const buryAfter = 10 * time.Minute
+
 // bury drops the records of removed guests that the other node has dropped, or
-// knows to be removed.
+// knows to be removed, some time after that was seen.
 func (x *exchange) bury(ours, theirs knowledge) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
 	var gone []string
 	for id, record := range ours.Guests {
-		if other, known := theirs.Guests[id]; record.Removed && (!known || other.Removed) {
+		other, known := theirs.Guests[id]
+		if !record.Removed || known && !other.Removed {
+			continue
+		}
+		since, seen := x.settled[id]
+		switch {
+		case !seen:
+			x.settled[id] = time.Now()
+		case time.Since(since) > buryAfter:
 			gone = append(gone, id)
+			delete(x.settled, id)
 		}
 	}
 	if len(gone) == 0 {

@@ -37,14 +37,15 @@ type journal struct {
 	node string
 	log  *slog.Logger
 
-	mu      sync.Mutex
-	pending []eventRecord
-	wake    chan struct{} // capacity 1
-	stored  chan struct{} // closed and replaced when something was stored
+	mu       sync.Mutex
+	pending  []eventRecord
+	recorded map[string]time.Time // when a kind of seldom was last stored
+	wake     chan struct{}        // capacity 1
+	stored   chan struct{}        // closed and replaced when something was stored
 }
 
 func newJournal(db *store.DB, node string, log *slog.Logger) *journal {
-	return &journal{db: db, node: node, log: log, wake: make(chan struct{}, 1), stored: make(chan struct{})}
+	return &journal{db: db, node: node, log: log, recorded: map[string]time.Time{}, wake: make(chan struct{}, 1), stored: make(chan struct{})}
 }
 
 // record notes an event; detail is pairs of key and value.
@@ -65,6 +66,27 @@ func (j *journal) record(severity, kind, guest, message string, detail ...string
 	case j.wake <- struct{}{}:
 	default:
 	}
+}
+
+// strangersEvery bounds how often a kind of event that strangers can cause is
+// stored: they must not push the real history out.
+const strangersEvery = 10 * time.Second
+
+// seldom records an event of the node that a stranger can cause at will; those
+// that come too soon are only logged.
+func (j *journal) seldom(severity, kind, message string) {
+	j.mu.Lock()
+	now := time.Now()
+	soon := now.Sub(j.recorded[kind]) < strangersEvery
+	if !soon {
+		j.recorded[kind] = now
+	}
+	j.mu.Unlock()
+	if soon {
+		j.log.Info(message, "event", kind)
+		return
+	}
+	j.record(severity, kind, "", message)
 }
 
 // run stores events until ctx ends, then the last ones.

@@ -48,18 +48,53 @@ func (n *Node) Create(ctx context.Context, spec vm.Spec) (api.VM, error) {
 	if err := vm.Create(ctx, spec, g.layout, n.host, used); err != nil {
 		return api.VM{}, specError(err)
 	}
-	if err := n.register(ctx, g); err != nil {
+	// A client that leaves now leaves a whole guest behind, not half of one.
+	if err := n.register(context.WithoutCancel(ctx), g); err != nil {
 		return api.VM{}, err
 	}
 	n.journal.record(info, "guest-created", spec.Name, fmt.Sprintf("%s made: %d CPUs, %v, protection %s", spec.Name, spec.CPUs, spec.Memory, spec.Protection.Level))
-	n.exchange.soon()
+	if err := n.contest(ctx, g); err != nil {
+		return api.VM{}, err
+	}
 	return n.view(ctx, g), nil
+}
+
+// contest finds out whether the peer made a guest of the same name in the same
+// moment: both nodes give way to the lower UUID, before either has started its
+// guest for the user.
+func (n *Node) contest(ctx context.Context, g *guest) error {
+	if !n.peerHeard() {
+		n.exchange.soon()
+		return nil
+	}
+	if err := n.exchange.now(ctx); err != nil {
+		n.log.Info("records not compared after a guest was made", "error", err)
+		return nil
+	}
+	for _, other := range n.guests.list() {
+		if other.name() != g.name() || other.id >= g.id {
+			continue
+		}
+		if err := n.Remove(context.WithoutCancel(ctx), g.id, true); err != nil {
+			return err
+		}
+		return api.Errorf(api.Conflict, "create %s: node %s made a guest of that name in the same moment", g.name(), other.ownerName())
+	}
+	return nil
 }
 
 // register stores a new guest and makes this node its owner. On failure
 // nothing of the guest is left.
 func (n *Node) register(ctx context.Context, g *guest) error {
 	err := n.db.Update(func(tx *store.Tx) error {
+		for row, err := range guestTable.Prefix(tx, "") {
+			if err == nil && !row.Value.Removed && row.Value.Spec.Name == g.record.Spec.Name {
+				err = api.Errorf(api.Conflict, "create %s: there is a guest of that name already, %s", g.record.Spec.Name, row.Key)
+			}
+			if err != nil {
+				return err
+			}
+		}
 		_, err := guestTable.Create(tx, g.id, g.record)
 		return err
 	})

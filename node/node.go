@@ -90,7 +90,7 @@ func (n *Node) load(ctx context.Context) (err error) {
 	}
 	n.decider = newDecider()
 	n.guests = newGuests(n)
-	n.exchange = &exchange{db: n.db, members: n.members, changed: n.guests.changed, log: n.log, kick: make(chan struct{}, 1)}
+	n.exchange = &exchange{db: n.db, members: n.members, changed: n.guests.changed, log: n.log, kick: make(chan struct{}, 1), settled: map[string]time.Time{}}
 	if err := n.guests.load(); err != nil {
 		return err
 	}

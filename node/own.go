@@ -108,7 +108,10 @@ func (g *guest) waitAllowed(ctx context.Context) error {
 		if leased && (taking != nil && taking.Epoch == epoch || wish && wait <= 0) {
 			return nil
 		}
-		timer := time.NewTimer(max(wait, 50*time.Millisecond))
+		if wait <= 0 {
+			wait = time.Second // a lease that runs out wakes nobody
+		}
+		timer := time.NewTimer(wait)
 		select {
 		case <-changed:
 		case <-timer.C:

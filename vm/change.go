@@ -32,5 +32,8 @@ func ChangeSpec(s Spec, change []byte) (Spec, error) {
 	if err := decoder.Decode(&s); err != nil && !errors.Is(err, io.EOF) {
 		return Spec{}, parseError(err)
 	}
+	if err := decoder.Decode(&yaml.Node{}); !errors.Is(err, io.EOF) {
+		return Spec{}, &SpecError{Name: s.Name, Problems: []string{"a second document follows, a change is one"}}
+	}
 	return s, nil
 }

@@ -301,3 +301,26 @@ func FuzzParseToken(f *testing.F) {
 		}
 	})
 }
+
+// TestIdleStrangers fills the door with connections that say nothing: another
+// address still gets in.
+func TestIdleStrangers(t *testing.T) {
+	a := startNode(t, found(t, "a"), "b")
+	b, _, err := Join(t.Context(), a.addr, joinToken(a.id), "b", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 9)}}
+	for range 2 * maxHandshakes {
+		conn, err := stranger.DialContext(t.Context(), "tcp", a.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+	conn, err := b.Dial(t.Context(), Remote{Name: "a", Addr: a.addr}, purposeEcho, "", wire.Options{})
+	if err != nil {
+		t.Fatal("the peer is kept out by a stranger:", err)
+	}
+	conn.Close()
+}

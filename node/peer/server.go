@@ -15,11 +15,12 @@ import (
 )
 
 // handshakeTimeout bounds TLS and hello of a connection that comes in;
-// maxHandshakes how many may be at it at once, so that strangers cannot use up
-// the agent.
+// maxHandshakes how many may be at it at once, maxPerHost how many of one
+// address, so that a stranger can neither use up the agent nor keep the peer out.
 const (
 	handshakeTimeout = 5 * time.Second
 	maxHandshakes    = 64
+	maxPerHost       = 8
 )
 
 // Handler serves one connection and returns when it is done with it. The
@@ -52,7 +53,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	context.AfterFunc(ctx, func() { listener.Close() })
-	slots := make(chan struct{}, maxHandshakes)
+	doors := &doors{inside: map[string]int{}}
 	for {
 		raw, err := listener.Accept()
 		if err != nil {
@@ -71,15 +72,12 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 			}
 			return fmt.Errorf("accept connections on %s: %w", listener.Addr(), err)
 		}
-		select {
-		case slots <- struct{}{}:
-		default:
+		leave, ok := doors.enter(raw.RemoteAddr())
+		if !ok {
 			raw.Close()
 			continue
 		}
-		handlers.Go(func() {
-			s.serve(ctx, raw, func() { <-slots })
-		})
+		handlers.Go(func() { s.serve(ctx, raw, leave) })
 	}
 }
 

@@ -1,7 +1,6 @@
 package peer
 
 import (
-	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
@@ -11,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/vmihailenco/msgpack/v5"
+
+	"vmctl/node/wire"
 )
 
 // TokenKind says what a token admits to.
@@ -70,8 +71,7 @@ func ParseToken(text string, kind TokenKind) (Token, error) {
 		return Token{}, fmt.Errorf("read token: it is damaged; paste the whole token: %w", ErrToken)
 	}
 	var t Token
-	decoder := msgpack.NewDecoder(bytes.NewReader(data))
-	if err := decoder.Decode(&t); err != nil || len(t.Secret) < 16 || len(t.Fingerprint) != sha256.Size {
+	if err := wire.Decode(data, &t); err != nil || len(t.Secret) < 16 || len(t.Fingerprint) != sha256.Size {
 		return Token{}, fmt.Errorf("read token: it is damaged; paste the whole token: %w", ErrToken)
 	}
 	if t.Kind != kind {
