@@ -186,7 +186,7 @@ func scripts(t *testing.T) map[string]string {
 func TestScripts(t *testing.T) {
 	all := scripts(t)
 	const restart = "daemon-reload; try-restart vmctl.service; try-restart vmctl-witness.service"
-	const orphaned = "still has 2 guests"
+	const orphaned = "nothing looks after now: 2"
 	for _, c := range []struct {
 		script string
 		words  string
