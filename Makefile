@@ -53,6 +53,7 @@ bench: deps guest
 
 .PHONY: package
 package:
+	@rm -f dist/vmctl_*.deb dist/vmctl-*.rpm
 	go run ./packaging/package/build -version "$(VERSION)" -out dist
 
 .PHONY: fuzz

@@ -65,6 +65,9 @@ func (g *guest) request(epoch uint64, options vm.Options) (vm.Request, error) {
 	return vm.Request{
 		Spec: g.spec(), Layout: g.layout, Host: g.n.host, Options: options,
 		UsedDisks: used, Epoch: epoch, DeadlineNS: deadline,
+		// The agent is dearer to the host than one guest; its own score must not
+		// pass on to QEMU.
+		Limits: guard.Limits{OOMScoreAdj: new(int)},
 	}, nil
 }
 
