@@ -14,6 +14,7 @@ import (
 // guest runs on (the agent stops) or has been killed (this node yielded).
 func (g *guest) attend(ctx context.Context, m *machine) {
 	g.locked(func() { g.machine, g.status.failure = m, "" })
+	g.found()
 	run, cancel := context.WithCancel(ctx)
 	var parts sync.WaitGroup
 	parts.Go(func() { g.keepProtected(run, m) })

@@ -23,8 +23,10 @@ type guest struct {
 	log     *slog.Logger
 	wake    chan struct{} // capacity 1
 	cleaned chan struct{} // closed when everything of a removed guest is gone
+	looked  chan struct{} // closed when it is known what an earlier agent left running
 	op      sync.Mutex    // held by one operator command at a time
 
+	found   func()     // closes looked; live's
 	replica sync.Mutex // held while the replica is opened, closed or prepared
 
 	mu      sync.Mutex
@@ -67,6 +69,7 @@ func newGuest(n *Node, id string, record guestRecord, here placeRecord) *guest {
 		log:     n.log.With("vm", record.Spec.Name),
 		wake:    make(chan struct{}, 1),
 		cleaned: make(chan struct{}),
+		looked:  make(chan struct{}),
 		changed: make(chan struct{}),
 		status:  situation{phase: "none"},
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"vmctl/ha"
 	"vmctl/node/api"
@@ -56,6 +57,20 @@ func (gs *guests) run(ctx context.Context) {
 	gs.mu.Unlock()
 	<-ctx.Done()
 	gs.tasks.Wait()
+}
+
+// settle waits until every guest knows what an earlier agent left running, for
+// bound at most: a frozen guest is adopted only with its next lease.
+func (gs *guests) settle(ctx context.Context, bound time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, bound)
+	defer cancel()
+	for _, g := range gs.list() {
+		select {
+		case <-g.looked:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // add takes a guest in; it lives from now on.

@@ -193,6 +193,7 @@ func (n *Node) serve(ctx context.Context, ready func(*Node)) (err error) {
 		n.journal.record(warning, "no-kvm", "", "guests run by emulation, slowly: "+n.accelReason)
 	}
 	n.journal.record(info, "agent-started", "", fmt.Sprintf("agent %s started, QEMU %s, %s", n.config.Version, n.qemu, n.host.Accel))
+	n.guests.settle(ctx, adoptBound)
 	ready(n)
 	select {
 	case <-ctx.Done():
@@ -214,6 +215,10 @@ func listenError(err error) error {
 	}
 	return api.Errorf(api.Usage, "listen for the peer: %v", err).WithHint("Is --listen an address of this host?")
 }
+
+// adoptBound is how long a start waits for guests to be adopted before it says
+// that it is ready.
+const adoptBound = 3 * time.Second
 
 // start runs a task that outlives the others and returns the function that
 // ends it.

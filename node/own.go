@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"vmctl/ha"
@@ -17,6 +18,9 @@ var errYielded = errors.New("another node owns the guest now")
 // this node, until ctx ends or the guest is removed.
 func (g *guest) live(ctx context.Context) {
 	defer g.closeStandby()
+	known := sync.OnceFunc(func() { close(g.looked) })
+	defer known()
+	g.found = known
 	for ctx.Err() == nil {
 		g.mu.Lock()
 		gone, owner := g.gone, g.owner
@@ -73,6 +77,7 @@ func (g *guest) bringUp(ctx context.Context) (*machine, error) {
 	if m, err := g.adopt(ctx); m != nil || err != nil {
 		return m, err
 	}
+	g.found()
 	for {
 		if err := g.waitAllowed(ctx); err != nil {
 			return nil, err

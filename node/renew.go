@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
 	"vmctl/ha"
@@ -11,16 +13,42 @@ import (
 // renewBound bounds one word with the guard, which answers in microseconds.
 const renewBound = 500 * time.Millisecond
 
+// guardGrace is how long after a deadline the agent looks whether the guard has
+// frozen the guest; with guardAnswer it stays within the time that takeovers
+// allow for stopping.
+const (
+	guardGrace  = 50 * time.Millisecond
+	guardAnswer = 100 * time.Millisecond
+)
+
+// mindGuard is the second holder of the guest's process: if the lease has ended
+// and the guard, stopped or stuck, has not frozen the guest, it is killed.
+func (g *guest) mindGuard(ctx context.Context, client *guard.Client) {
+	bound, cancel := context.WithTimeout(ctx, guardAnswer)
+	defer cancel()
+	status, err := client.Status(bound)
+	if ctx.Err() != nil || err == nil && (status.Frozen || status.Deadline > guard.Now()) || errors.Is(err, guard.ErrGone) {
+		return
+	}
+	killed := client.KillNow()
+	g.n.journal.record(alarm, "guard-failed", g.name(), fmt.Sprintf("the lease of %s has ended and its guard did not freeze it: the guest was killed (%v, %v)", g.name(), err, killed))
+}
+
 // keepLease tells the guard of a machine every new deadline, from the moment
 // there is a guard: QEMU may take longer to come up than a lease lasts. It goes
 // on until stop, which waits for it.
 func (g *guest) keepLease(client *guard.Client, epoch uint64) (stop func()) {
 	return start(context.Background(), func(ctx context.Context) {
 		var told int64
+		expiry := time.NewTimer(0)
+		defer expiry.Stop()
 		for {
 			g.mu.Lock()
 			deadline, arm, current, changed := g.deadline, g.arm, g.epoch, g.changed
 			g.mu.Unlock()
+			if told != 0 && told != guard.Forever {
+				expiry.Reset(time.Duration(max(told-guard.Now(), 0)) + guardGrace)
+			}
 			if current == epoch && deadline != told && deadline > guard.Now() {
 				if err := g.tellGuard(ctx, client, epoch, deadline, arm); err == nil {
 					told = deadline
@@ -28,6 +56,11 @@ func (g *guest) keepLease(client *guard.Client, epoch uint64) (stop func()) {
 			}
 			select {
 			case <-changed:
+			case <-expiry.C:
+				if told != 0 {
+					g.mindGuard(ctx, client)
+					told = 0
+				}
 			case <-ctx.Done():
 				return
 			case <-client.Done():

@@ -45,6 +45,7 @@ func (g *guest) standBy(ctx context.Context) {
 	role, end := g.role(ctx, false)
 	defer end()
 	g.endForeign(role)
+	g.found()
 	if _, err := g.openStandby(role); err != nil && !errors.Is(err, errNoReplica) {
 		g.log.Error("the replica cannot be opened", "error", err)
 	}

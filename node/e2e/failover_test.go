@@ -140,6 +140,26 @@ func TestOwnerSuspended(t *testing.T) {
 	b.synced(b.B)
 }
 
+// TestGuardStopped stops the guard and cuts the owner off: the guard cannot
+// freeze the guest, so the agent, which holds QEMU's pidfd too, ends it.
+func TestGuardStopped(t *testing.T) {
+	b := newBench(t, "--protection", "resume")
+	guard, err := lab.Parent(b.A.QEMU(t.Context(), b.vm.UUID))
+	b.must(err)
+	b.must(syscall.Kill(guard, syscall.SIGSTOP))
+	cut := time.Now()
+	b.must(b.A.Unplug(t.Context()))
+	b.must(lab.Eventually(t.Context(), 10*time.Second, func() error {
+		if pid := b.A.QEMU(t.Context(), b.vm.UUID); pid != 0 {
+			return fmt.Errorf("process %d still runs on a", pid)
+		}
+		return nil
+	}))
+	b.resumed(b.B, cut)
+	b.must(b.A.Plug(t.Context()))
+	b.synced(b.B)
+}
+
 // event fails the test unless a host's log has an event of the kind.
 func (b *bench) event(h *lab.Host, kind string) {
 	b.t.Helper()

@@ -28,7 +28,7 @@ func idle(ctx context.Context, binary string, files lab.GuestFiles) (table strin
 		if _, err := l.WaitAnswer(ctx, time.Minute); err != nil {
 			return err
 		}
-		guard, err := parent(v.PID)
+		guard, err := lab.Parent(v.PID)
 		if err != nil {
 			return err
 		}
@@ -73,14 +73,6 @@ func stat(pid int) ([]string, error) {
 	}
 	text := string(data)
 	return strings.Fields(text[strings.LastIndexByte(text, ')')+1:]), nil
-}
-
-func parent(pid int) (int, error) {
-	fields, err := stat(pid)
-	if err != nil {
-		return 0, err
-	}
-	return strconv.Atoi(fields[1])
 }
 
 // cpuTime is utime + stime; the kernel counts in hundredths of a second.

@@ -47,8 +47,16 @@ func (h *Host) PowerOn(ctx context.Context) error {
 	return errors.Join(h.link(ctx, "up"), h.StartAgent(ctx))
 }
 
-// StartAgent starts the agent, or the witness on w.
+// StartAgent starts the agent, or the witness on w, and waits until it serves.
 func (h *Host) StartAgent(ctx context.Context) error {
+	if err := h.Launch(); err != nil {
+		return err
+	}
+	return Eventually(ctx, 20*time.Second, h.serves)
+}
+
+// Launch starts the agent, or the witness on w, and does not wait for it.
+func (h *Host) Launch() error {
 	log, err := os.OpenFile(h.LogFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
@@ -70,8 +78,11 @@ func (h *Host) StartAgent(ctx context.Context) error {
 	gone := make(chan struct{})
 	h.gone = gone
 	go func(agent *exec.Cmd) { _ = agent.Wait(); close(gone) }(h.agent)
-	return Eventually(ctx, 20*time.Second, h.serves)
+	return nil
 }
+
+// Gone is closed when the agent that was started last has ended.
+func (h *Host) Gone() <-chan struct{} { return h.gone }
 
 func (h *Host) serves() error {
 	if h.Name == "w" {
@@ -204,4 +215,15 @@ func Tail(path string, lines int) string {
 func Contains(path, word string) bool {
 	data, err := os.ReadFile(path)
 	return err == nil && bytes.Contains(data, []byte(word))
+}
+
+// Parent is the parent of a process.
+func Parent(pid int) (int, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	text := string(data)
+	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
+	return strconv.Atoi(fields[1])
 }

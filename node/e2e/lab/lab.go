@@ -108,6 +108,7 @@ for n in s a b w; do
 done
 sleep 0.2
 for n in s a b w; do ip netns del "$1$n" 2>/dev/null; done
+for n in a/s b/s w; do umount -l "$2/$n" 2>/dev/null; done
 rm -rf "$2" "/dev/shm/$1a" "/dev/shm/$1b" "/dev/shm/$1w"`
 	l.janitor = exec.Command("setsid", "sh", "-c", script, "janitor", l.ID, l.Dir)
 	l.janitor.Stdin = r
@@ -158,11 +159,11 @@ func (l *Lab) Cut(ctx context.Context, x, y *Host) error {
 	return errors.Join(x.drop(ctx, y), y.drop(ctx, x))
 }
 
-// Heal ends all cuts.
+// Heal ends all cuts, slow links and full disks.
 func (l *Lab) Heal(ctx context.Context) error {
 	var failed error
 	for _, h := range l.hosts() {
-		failed = errors.Join(failed, h.inside(ctx, "nft", "flush", "ruleset"), h.link(ctx, "up"))
+		failed = errors.Join(failed, h.inside(ctx, "nft", "flush", "ruleset"), h.link(ctx, "up"), h.Fast(ctx), h.Free())
 	}
 	return failed
 }

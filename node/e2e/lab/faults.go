@@ -1,0 +1,139 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Drop throws away what comes in from another host, one way; Heal lets it
+// through.
+func (h *Host) Drop(ctx context.Context, from *Host) error { return h.drop(ctx, from) }
+
+// Slow bounds what goes to and from the host to so many bits in a second.
+func (h *Host) Slow(ctx context.Context, bits int) error {
+	shape := fmt.Sprintf(" root tbf rate %dbit burst 32kb latency 500ms", bits)
+	return runScript(ctx, []string{
+		"tc -n " + h.lab.switchNS() + " qdisc replace dev p" + h.Name + shape,
+		"tc -n " + h.ns + " qdisc replace dev eth0" + shape,
+	})
+}
+
+// Fast ends Slow.
+func (h *Host) Fast(ctx context.Context) error {
+	for ns, dev := range map[string]string{h.lab.switchNS(): "p" + h.Name, h.ns: "eth0"} {
+		out, err := exec.CommandContext(ctx, "tc", "-n", ns, "qdisc", "show", "dev", dev).Output()
+		if err != nil {
+			return fmt.Errorf("look at %s of host %s: %w", dev, h.Name, err)
+		}
+		if !strings.Contains(string(out), "tbf") {
+			continue
+		}
+		if err := runScript(ctx, []string{"tc -n " + ns + " qdisc del dev " + dev + " root"}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// StateDir is what the host keeps over a power cut.
+func (h *Host) StateDir() string {
+	if h.Name == "w" {
+		return h.dir
+	}
+	return filepath.Join(h.dir, "s")
+}
+
+// SmallDisk gives the host a file system of its own for its state, of so many
+// bytes, before its first start. It is a tmpfs, which a power cut leaves alone.
+func (h *Host) SmallDisk(size int64) error {
+	if err := os.MkdirAll(h.StateDir(), 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount("disk"+h.Name, h.StateDir(), "tmpfs", 0, fmt.Sprintf("size=%d", size)); err != nil {
+		return fmt.Errorf("give host %s a disk of its own: %w", h.Name, err)
+	}
+	return nil
+}
+
+// Fill takes all the room on the host's small disk; Free gives it back.
+func (h *Host) Fill() error {
+	file, err := os.OpenFile(h.ballast(), os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(int(file.Fd()), &fs); err != nil {
+		return err
+	}
+	if fs.Type != unix.TMPFS_MAGIC {
+		return fmt.Errorf("host %s has no disk of its own to fill", h.Name)
+	}
+	if err := unix.Fallocate(int(file.Fd()), 0, 0, int64(fs.Bavail)*fs.Bsize); err != nil {
+		return fmt.Errorf("fill the disk of host %s: %w", h.Name, err)
+	}
+	return nil
+}
+
+// Free ends Fill.
+func (h *Host) Free() error {
+	if err := os.Remove(h.ballast()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func (h *Host) ballast() string { return filepath.Join(h.StateDir(), "ballast") }
+
+// Process is one process of a host.
+type Process struct {
+	PID  int
+	Args []string
+}
+
+// Is says whether the process is an agent, witness or guard (by its first
+// words), or QEMU.
+func (p Process) Is(what string) bool {
+	if what == "qemu" {
+		return strings.Contains(filepath.Base(p.Args[0]), "qemu-system")
+	}
+	return len(p.Args) > 1 && p.Args[1] == what
+}
+
+// Processes are all that run on the host.
+func (h *Host) Processes(ctx context.Context) (list []Process, err error) {
+	pids, err := h.pids(ctx)
+	for _, pid := range pids {
+		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if err == nil && len(line) > 0 { // neither gone nor a zombie
+			list = append(list, Process{PID: pid, Args: strings.Split(strings.TrimRight(string(line), "\x00"), "\x00")})
+		}
+	}
+	return list, err
+}
+
+// Taps are the host's tap devices.
+func (h *Host) Taps(ctx context.Context) ([]string, error) {
+	out, err := exec.CommandContext(ctx, "ip", "-n", h.ns, "-br", "link", "show", "type", "tun").Output()
+	if err != nil {
+		return nil, fmt.Errorf("tap devices of host %s: %w", h.Name, err)
+	}
+	var taps []string
+	for line := range strings.Lines(string(out)) {
+		taps = append(taps, strings.Fields(line)[0])
+	}
+	return taps, nil
+}
+
+// Hosts are a, b and w.
+func (l *Lab) Hosts() []*Host { return l.hosts() }
+
+// RAMDir is the host's memory for guests.
+func (h *Host) RAMDir() string { return h.ram }
