@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -140,16 +141,12 @@ func guestLine() (io.ReadWriteCloser, error) {
 	here, guest := net.Pipe()
 	go func() {
 		defer guest.Close()
-		buffer := make([]byte, 100)
-		for {
-			n, err := guest.Read(buffer)
-			if err != nil {
+		// A line may come in pieces: what a server has read ahead comes first.
+		for lines := bufio.NewScanner(guest); lines.Scan(); {
+			if lines.Text() == "off" {
 				return
 			}
-			if string(buffer[:n]) == "off\n" {
-				return
-			}
-			if _, err := fmt.Fprintf(guest, "<%s>", strings.TrimSpace(string(buffer[:n]))); err != nil {
+			if _, err := fmt.Fprintf(guest, "<%s>", lines.Text()); err != nil {
 				return
 			}
 		}
