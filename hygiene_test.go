@@ -17,7 +17,7 @@ var levels = map[string]int{
 	".":        5,
 	"node/cli": 4, "node/e2e": 4,
 	"node": 3, "node/witness": 3,
-	"node/api": 2, "node/peer": 2, "node/lease": 2, "node/doctor": 2,
+	"node/api": 2, "node/peer": 2, "node/lease": 2, "node/doctor": 2, "node/notify": 2, "node/fence": 2,
 	"snapshot": 1, "migrate": 1,
 	"store": 0, "vm": 0, "ha": 0, "node/wire": 0,
 	"packaging": 4,
