@@ -129,6 +129,11 @@ func (h *Host) PowerCut(ctx context.Context) error {
 		time.Sleep(10 * time.Millisecond)
 	}
 	<-h.gone
+	taps, err := h.Taps(ctx)
+	for _, tap := range taps { // no device outlives a power cut
+		failed = errors.Join(failed, h.inside(ctx, "ip", "link", "del", tap))
+	}
+	failed = errors.Join(failed, err)
 	return errors.Join(failed, os.RemoveAll(h.ram), os.RemoveAll(filepath.Join(h.dir, "r")))
 }
 
