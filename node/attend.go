@@ -44,12 +44,14 @@ func (g *guest) attend(ctx context.Context, m *machine) {
 func (g *guest) afterEnd(ctx context.Context, m *machine, end vm.Exit) {
 	g.mu.Lock()
 	record, owner := g.record, g.owner
-	history := g.status.restarts
+	history, handing := g.status.restarts, g.handing
 	g.mu.Unlock()
 	name := record.Spec.Name
 	switch {
 	case owner != ha.NodeID(g.n.config.Name):
 		g.n.journal.record(warning, "guest-yielded", name, fmt.Sprintf("%s was ended here: %s owns it now", name, owner))
+		return
+	case handing:
 		return
 	case !record.Run:
 		g.n.journal.record(info, "guest-stopped", name, fmt.Sprintf("%s stopped: %s", name, end))

@@ -49,6 +49,7 @@ type guest struct {
 	machine *machine // nil: no QEMU
 	standby *snapshot.Standby
 	gone    bool // removed; live ends
+	handing bool // it was shut down here to be booted on the peer
 	status  situation
 }
 

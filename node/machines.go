@@ -17,8 +17,9 @@ import (
 
 // Create implements api.Machines.
 func (n *Node) Create(ctx context.Context, spec vm.Spec) (api.VM, error) {
-	if n.self.Maintenance {
-		return api.VM{}, api.Errorf(api.Conflict, "create %s: this node is in maintenance", spec.Name)
+	if n.maintenance.Load() {
+		return api.VM{}, api.Errorf(api.Conflict, "create %s: this node is in maintenance", spec.Name).
+			WithHint("`vmctl node maintenance off` ends it.")
 	}
 	spec = spec.Defaults(n.host)
 	if err := spec.Validate(n.host); err != nil {

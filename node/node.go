@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -34,17 +35,18 @@ type Node struct {
 	self        nodeRecord
 	exe         string // this program, to run guards of
 
-	db       *store.DB
-	journal  *journal
-	alarms   *alarms
-	members  *membership
-	exchange *exchange
-	decider  *decider
-	links    *lease.Links
-	guests   *guests
-	tasks    sync.WaitGroup
-	launcher guard.Launcher
-	creating sync.Mutex // one guest is made at a time
+	db          *store.DB
+	journal     *journal
+	alarms      *alarms
+	members     *membership
+	exchange    *exchange
+	decider     *decider
+	links       *lease.Links
+	guests      *guests
+	tasks       sync.WaitGroup
+	launcher    guard.Launcher
+	creating    sync.Mutex // one guest is made at a time
+	maintenance atomic.Bool
 }
 
 // Run is the agent, from start to stop. ready is called once it serves. Guests
@@ -79,6 +81,7 @@ func (n *Node) load(ctx context.Context) (err error) {
 	if n.self, err = countStart(n.db, n.config.Name); err != nil {
 		return err
 	}
+	n.maintenance.Store(n.self.Maintenance)
 	if err := n.findHost(ctx); err != nil {
 		return err
 	}

@@ -20,7 +20,7 @@ const showBound = time.Second
 // backend is the agent as the API sees it.
 func (n *Node) backend() *api.Backend {
 	return &api.Backend{
-		Node: n.config.Name, Machines: n, Operator: n, Clusters: n, Witnesses: n, Observer: n, Router: n, Log: n.log,
+		Node: n.config.Name, Machines: n, Operator: n, Clusters: n, Witnesses: n, Observer: n, Hosts: n, Router: n, Log: n.log,
 	}
 }
 
@@ -216,7 +216,7 @@ func (n *Node) describe() api.Node {
 	return api.Node{
 		Name: n.config.Name, Version: n.config.Version, PID: os.Getpid(), Started: api.Time{Time: n.started}, Listen: n.config.Listen,
 		Accel: n.host.Accel, QEMU: n.qemu, CPUs: n.host.CPUs, MemoryBytes: int64(n.host.Memory),
-		Maintenance: n.self.Maintenance, Guests: len(n.guests.list()), Alarms: n.alarms.list(),
+		Maintenance: n.maintenance.Load(), Guests: len(n.guests.list()), Alarms: n.alarms.list(),
 	}
 }
 

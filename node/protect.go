@@ -95,6 +95,9 @@ func (g *guest) protectWhile(ctx context.Context, m *machine) {
 		if mirrored {
 			err = g.protectOnce(ctx, m, protector)
 		}
+		if errors.Is(err, snapshot.ErrHandedOver) {
+			<-ctx.Done()
+		}
 		if ctx.Err() != nil {
 			return
 		}

@@ -100,6 +100,12 @@ func (p *Protector) checkpoints(ctx context.Context, interval func() time.Durati
 			return context.Cause(ctx)
 		case err := <-p.failed:
 			return err
+		case h := <-p.handings:
+			err := p.handOver(h.ctx, h.give)
+			h.done <- err
+			if err == nil {
+				return ErrHandedOver
+			}
 		case <-time.After(time.Until(next)):
 		}
 	}
@@ -142,22 +148,7 @@ func (p *Protector) capture(ctx context.Context) (taken capture, err error) {
 // captureStopped stops the guest, takes RAM, device state and disk marker, and
 // continues it. The guest is continued whatever fails.
 func (p *Protector) captureStopped(ctx context.Context, taken capture) (out capture, err error) {
-	m := p.config.Machine
-	var status struct{ Status string }
-	if err := m.Execute(ctx, "query-status", nil, &status); err != nil {
-		return taken, err
-	}
-	taken.RunState = status.Status
-	running := status.Status == "running"
-	if !running && status.Status != "paused" {
-		return taken, fmt.Errorf("the guest is %s", status.Status)
-	}
-	// A guest that its user paused is not to be continued by the guard either.
-	if running {
-		if err := m.BeginPause(ctx, taken.Sequence, pauseBound); err != nil {
-			return taken, err
-		}
-	}
+	running, err := p.stopGuest(ctx, &taken, pauseBound)
 	began := time.Now()
 	defer func() {
 		ended, endErr := p.goOn(ctx, taken.Sequence, running)
@@ -167,20 +158,46 @@ func (p *Protector) captureStopped(ctx context.Context, taken capture) (out capt
 		}
 		err = errors.Join(err, endErr)
 	}()
-	stop, cancel := context.WithTimeout(ctx, commandBound)
+	if err != nil {
+		return taken, err
+	}
+	return taken, p.take(ctx, &taken)
+}
+
+// stopGuest stops a running guest for bound at most; one that its user paused
+// stays as it is. running says whether it is to be continued, also after an
+// error.
+func (p *Protector) stopGuest(ctx context.Context, taken *capture, bound time.Duration) (running bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, commandBound)
 	defer cancel()
+	m := p.config.Machine
+	var status struct{ Status string }
+	if err := m.Execute(ctx, "query-status", nil, &status); err != nil {
+		return false, err
+	}
+	taken.RunState = status.Status
+	running = status.Status == "running"
+	if !running && status.Status != "paused" {
+		return false, fmt.Errorf("the guest is %s", status.Status)
+	}
+	// A guest that its user paused is not to be continued by the guard either.
 	if running {
-		if err := m.Execute(stop, "stop", nil, nil); err != nil {
-			return taken, err
+		if err := m.BeginPause(ctx, taken.Sequence, bound); err != nil {
+			return false, err
+		}
+		if err := m.Execute(ctx, "stop", nil, nil); err != nil {
+			return true, err
 		}
 	}
 	taken.at = time.Now()
 	taken.Time = taken.at.UnixNano()
-	return taken, p.take(stop, &taken)
+	return running, nil
 }
 
 // take does what needs the guest stopped.
 func (p *Protector) take(ctx context.Context, taken *capture) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, commandBound)
+	defer cancel()
 	if p.replicator != nil {
 		if err := p.config.Mirror.Check(ctx); err != nil {
 			return err

@@ -62,6 +62,7 @@ type Protector struct {
 	serving    sync.WaitGroup
 	stop       context.CancelFunc
 	failed     chan error // the replicator ended by itself
+	handings   chan handing
 
 	mu   sync.Mutex
 	last Report
@@ -70,7 +71,7 @@ type Protector struct {
 // NewProtector opens what is needed and serves the disks' mirrors. StartMirror
 // joins QEMU to it.
 func NewProtector(config ProtectorConfig) (_ *Protector, err error) {
-	p := &Protector{config: config, log: config.Log.With("guest", config.UUID), failed: make(chan error, 1)}
+	p := &Protector{config: config, log: config.Log.With("guest", config.UUID), failed: make(chan error, 1), handings: make(chan handing)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.closeMemory())

@@ -65,6 +65,11 @@ type Observer interface {
 	Events(ctx context.Context, filter EventFilter) iter.Seq2[Event, error]
 }
 
+// Hosts puts the node in and out of service.
+type Hosts interface {
+	Maintenance(ctx context.Context, on bool) (Maintenance, error)
+}
+
 // EventFilter selects events.
 type EventFilter struct {
 	VM     string

@@ -168,6 +168,11 @@ func (c *Client) Promote(ctx context.Context, name string, confirmPeerOff bool) 
 	return out, c.callVM(ctx, http.MethodPost, "ha", name, "/promote", in, &out)
 }
 
+// Maintenance takes the node out of service, or puts it back.
+func (c *Client) Maintenance(ctx context.Context, on bool) (out Maintenance, err error) {
+	return out, c.call(ctx, http.MethodPost, "/v1/node/maintenance", map[string]bool{"on": on}, &out)
+}
+
 // Init makes a cluster of this node.
 func (c *Client) Init(ctx context.Context, name string) (out Cluster, err error) {
 	return out, c.call(ctx, http.MethodPost, "/v1/cluster/init", map[string]string{"name": name}, &out)

@@ -29,6 +29,7 @@ type Backend struct {
 	Clusters  Clusters
 	Witnesses Witnesses
 	Observer  Observer
+	Hosts     Hosts
 	Router    Router
 	Log       *slog.Logger
 }
@@ -71,6 +72,13 @@ func (b *Backend) nodeRoutes(mux *http.ServeMux) {
 	}))
 	mux.HandleFunc("POST /v1/ha/{vm}/promote", reply(b, b.promote))
 	mux.HandleFunc("GET /v1/events", b.events)
+	mux.HandleFunc("POST /v1/node/maintenance", reply(b, func(r *http.Request) (any, error) {
+		var in struct{ On bool }
+		if err := readJSON(r, &in); err != nil {
+			return nil, err
+		}
+		return b.Hosts.Maintenance(r.Context(), in.On)
+	}))
 	mux.HandleFunc("GET /v1/cluster", reply(b, func(r *http.Request) (any, error) { return b.Clusters.Cluster(r.Context()) }))
 	mux.HandleFunc("POST /v1/cluster/init", reply(b, func(r *http.Request) (any, error) {
 		var in struct{ Name string }

@@ -103,6 +103,20 @@ type Node struct {
 	Alarms      []Alarm `json:"alarms"`
 }
 
+// Maintenance says what became of a node's guests when it went out of service.
+type Maintenance struct {
+	Node  string   `json:"node"`
+	On    bool     `json:"on"`
+	Moved []string `json:"moved"`
+	Stay  []Stay   `json:"stay"`
+}
+
+// Stay is a guest that could not be moved, and why.
+type Stay struct {
+	VM     string `json:"vm"`
+	Reason string `json:"reason"`
+}
+
 // Alarm is a condition that lasts until it is mended.
 type Alarm struct {
 	Kind  string `json:"kind"`

@@ -35,6 +35,12 @@ func nodeCommand() *cli.Command {
 			Action: nodeRun,
 		},
 		&cli.Command{Name: "status", Usage: "show this node", Action: nodeStatus},
+		&cli.Command{
+			Name: "maintenance", Usage: "give this node's guests to the peer before work on it, or take guests again", ArgsUsage: "on|off",
+			Description: "A guest at protection resume goes on there at once; one at restart is shut down and booted there.\n" +
+				"What is not protected stays. Guests do not come back by themselves when maintenance is over.",
+			Action: nodeMaintenance,
+		},
 	)
 }
 
@@ -126,4 +132,32 @@ func nodeScreen(w *tabwriter.Writer, n api.Node) {
 	for _, alarm := range n.Alarms {
 		fmt.Fprintf(w, "alarm\t%s %s: %s\n", alarm.Kind, alarm.VM, alarm.Text)
 	}
+}
+
+func nodeMaintenance(c *cli.Context) error {
+	args, err := arguments(c, "on|off")
+	if err != nil {
+		return err
+	}
+	if args[0] != "on" && args[0] != "off" {
+		return api.Errorf(api.Usage, "node maintenance %q: it is on or off", args[0])
+	}
+	report, err := client(c).Maintenance(c.Context, args[0] == "on")
+	if err != nil {
+		return err
+	}
+	err = show(c, report, func(w *tabwriter.Writer) {
+		fmt.Fprintf(w, "maintenance of %s is %s\n", report.Node, args[0])
+		for _, name := range report.Moved {
+			fmt.Fprintf(w, "%s\tgoes on on the peer\n", name)
+		}
+		for _, stay := range report.Stay {
+			fmt.Fprintf(w, "%s\tSTAYS: %s\n", stay.VM, stay.Reason)
+		}
+	})
+	if err == nil && len(report.Stay) > 0 {
+		return api.Errorf(api.Conflict, "%d guests stay on %s", len(report.Stay), report.Node).
+			WithHint("Stop them before you switch the node off, or protect them and try again.")
+	}
+	return err
 }

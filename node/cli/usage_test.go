@@ -97,7 +97,7 @@ func TestNoAgent(t *testing.T) {
 	t.Setenv("VMCTL_SOCKET", filepath.Join(t.TempDir(), "none"))
 	arguments := map[string][]string{
 		"cluster init": {"shop"}, "cluster join": {"a:1", "--token", "T"}, "witness add": {"a:1", "--token", "T"},
-		"vm set": {"web", "--cpus", "2"},
+		"vm set": {"web", "--cpus", "2"}, "node maintenance": {"on"},
 	}
 	offline := map[string]bool{"node run": true, "witness run": true, "witness token": true, "doctor": true}
 	visit := func(command *cli.Command, path ...string) {

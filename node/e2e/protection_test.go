@@ -160,3 +160,51 @@ func TestPromoteByHand(t *testing.T) {
 	b.must(b.A.PowerOn(t.Context()))
 	b.synced(b.B)
 }
+
+// TestMaintenance gives the guest away and back: its memory comes along, and
+// nobody mistakes it for a failure.
+func TestMaintenance(t *testing.T) {
+	b := newBench(t, "--protection", "resume")
+	for round, pair := range [][2]*lab.Host{{b.A, b.B}, {b.B, b.A}} {
+		from, to := pair[0], pair[1]
+		v := b.synced(from)
+		began := time.Now()
+		out, err := from.CLI(t.Context(), "node", "maintenance", "on")
+		b.must(err)
+		if !strings.Contains(out, "goes on on the peer") {
+			t.Errorf("round %d: %s", round, out)
+		}
+		stint := b.resumed(to, began)
+		stints := b.recorder.Stints()
+		if before := stints[len(stints)-2]; stint.From <= before.To {
+			t.Errorf("round %d: work was lost or done twice: counter %d here, %d there", round, before.To, stint.From)
+		} else {
+			t.Logf("round %d: the guest's gap was %v, its counter went from %d to %d", round, stint.First.Sub(before.Last).Round(time.Millisecond), before.To, stint.From)
+		}
+		if now := b.synced(to); now.Epoch != v.Epoch+1 {
+			t.Errorf("round %d: epoch %d after %d", round, now.Epoch, v.Epoch)
+		}
+		if _, err := from.CLI(t.Context(), "vm", "create", "other"); err == nil {
+			t.Error("a guest was made on a node in maintenance")
+		}
+		_, err = from.CLI(t.Context(), "node", "maintenance", "off")
+		b.must(err)
+	}
+}
+
+// TestMaintenanceOfRestart moves a guest whose disks only are protected: it is
+// shut down and boots on the peer, with every record it wrote.
+func TestMaintenanceOfRestart(t *testing.T) {
+	b := newBench(t, "--protection", "restart")
+	b.synced(b.A)
+	began := time.Now()
+	_, err := b.A.CLI(t.Context(), "node", "maintenance", "on")
+	b.must(err)
+	stint, err := b.recorder.WaitOn(t.Context(), "b", began, time.Minute)
+	b.must(err)
+	proof, err := b.WaitAnswer(t.Context(), 10*time.Second)
+	b.must(err)
+	if stint.Token == b.first.Token || proof.Boots != b.first.Boots+1 || proof.Broken {
+		t.Errorf("first %+v, on b %+v", b.first, proof)
+	}
+}

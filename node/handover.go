@@ -1,0 +1,120 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"vmctl/ha"
+	"vmctl/node/api"
+	"vmctl/store"
+	"vmctl/vm"
+)
+
+// handBound bounds how long a guest may take to be handed over.
+const handBound = time.Minute
+
+// Maintenance implements api.Hosts. On: this node gives its protected guests to
+// the peer and takes no new ones. What cannot be moved stays and is reported.
+func (n *Node) Maintenance(ctx context.Context, on bool) (api.Maintenance, error) {
+	n.creating.Lock()
+	defer n.creating.Unlock()
+	err := n.db.Update(func(tx *store.Tx) error {
+		self := n.self
+		self.Maintenance = on
+		_, err := nodeTable.Put(tx, only, self)
+		return err
+	})
+	if err != nil {
+		return api.Maintenance{}, err
+	}
+	n.maintenance.Store(on)
+	report := api.Maintenance{Node: n.config.Name, On: on, Moved: []string{}, Stay: []api.Stay{}}
+	if !on {
+		n.journal.record(info, "maintenance-off", "", "this node takes guests again")
+		return report, nil
+	}
+	n.journal.record(warning, "maintenance-on", "", "this node gives its guests away")
+	for _, g := range n.guests.list() {
+		if !g.isOwner() || !g.running() {
+			continue
+		}
+		if err := n.handOver(ctx, g); err != nil {
+			report.Stay = append(report.Stay, api.Stay{VM: g.name(), Reason: err.Error()})
+			continue
+		}
+		report.Moved = append(report.Moved, g.name())
+	}
+	return report, nil
+}
+
+// handOver gives a running guest to the peer, with its memory where it has
+// checkpoints, by a clean shutdown and a boot there where it has not.
+func (n *Node) handOver(ctx context.Context, g *guest) error {
+	g.op.Lock()
+	defer g.op.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, handBound)
+	defer cancel()
+	m, level := g.current(), g.spec().Protection.Level
+	g.mu.Lock()
+	synced := g.status.phase == "synced"
+	g.mu.Unlock()
+	switch {
+	case m == nil:
+		return errors.New("it does not run")
+	case level == vm.ProtectNone:
+		return errors.New("it is not protected: the peer has nothing of it")
+	case !synced:
+		return errors.New("its replica is not complete")
+	}
+	began := time.Now()
+	give := func(ctx context.Context) error {
+		return n.decider.request(ctx, func(id uint64) ha.Event { return ha.Handover{ID: id, Guest: ha.GuestID(g.id)} })
+	}
+	var err error
+	if level == vm.ProtectResume {
+		err = n.handOverLive(ctx, g, m, give)
+	} else {
+		err = n.handOverStopped(ctx, g, m, give)
+	}
+	if err != nil {
+		return err
+	}
+	n.journal.record(info, "guest-handed-over", g.name(), fmt.Sprintf("%s was handed over to %s in %d ms", g.name(), g.ownerName(), time.Since(began).Milliseconds()))
+	return nil
+}
+
+func (n *Node) handOverLive(ctx context.Context, g *guest, m *machine, give func(context.Context) error) error {
+	g.mu.Lock()
+	protector := m.protector
+	g.mu.Unlock()
+	if protector == nil {
+		return errors.New("its protection is being changed")
+	}
+	if err := protector.HandOver(ctx, give); err != nil {
+		return err
+	}
+	return g.await(ctx, func() bool { return g.machine == nil })
+}
+
+// handOverStopped shuts the guest down first. The wish that it runs stands, so
+// the peer boots it; while the machine goes down it is not started again here.
+func (n *Node) handOverStopped(ctx context.Context, g *guest, m *machine, give func(context.Context) error) error {
+	g.locked(func() { g.handing, g.status.hold = true, time.Now().Add(handBound) })
+	ended, err := m.Shutdown(ctx, handBound/2)
+	if err == nil {
+		err = g.await(ctx, func() bool { return g.machine == nil })
+	}
+	if err == nil {
+		n.log.Info("guest is down to be handed over", "vm", g.name(), "ended", ended)
+		err = give(ctx)
+	}
+	g.locked(func() {
+		g.handing = false
+		if err != nil { // it comes back here
+			g.status.hold = time.Time{}
+		}
+	})
+	return err
+}
