@@ -9,8 +9,8 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.0.
 FUZZTIME ?= 10s
 PACKAGES := qemu-system-x86 qemu-utils seabios busybox-static iproute2 nftables e2fsprogs kmod gcc libc6-dev rpm
 
-# Packages whose tests need QEMU for long, or hosts: run without the race detector.
-E2E := ./node/e2e/...
+# Tests with hosts, networks and real guests: run without the race detector.
+E2E := ./node/e2e
 
 .PHONY: all
 all: dist/vmctl
@@ -46,6 +46,12 @@ unit: deps
 .PHONY: e2e
 e2e: guest
 	go test -count=1 -timeout 30m $(E2E)
+
+# Random faults for as long as one likes; a failure names its seed.
+CHAOS ?= -chaos.time=10m -chaos.faults=60
+.PHONY: chaos
+chaos: guest
+	go test -count=1 -timeout 60m -v ./node/e2e/chaos $(CHAOS)
 
 .PHONY: bench
 bench: deps guest
