@@ -1,0 +1,92 @@
+package model
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+var (
+	update = flag.Bool("update", false, "write the golden counterexamples anew")
+	depth  = flag.Int("ha.model.depth", 0, "transitions to search; 0: what a test run has time for")
+	faults = flag.Int("ha.model.faults", 2, "faults on one path, with -ha.model.depth")
+)
+
+// TestSafe searches the protocol as it is.
+func TestSafe(t *testing.T) {
+	bounds := []Bounds{
+		{Depth: 11, Faults: 1},
+		{Depth: 6, Faults: 2},
+		{Depth: 9, Faults: 2, Only: []Kind{CutOff, Restart, Pause, Drift}},
+		{Depth: 7, Faults: 1, Guests: 2},
+	}
+	if underRace {
+		bounds = []Bounds{{Depth: 8, Faults: 1}, {Depth: 4, Faults: 2}, {Depth: 5, Faults: 1, Guests: 2}}
+	}
+	if *depth > 0 {
+		bounds = []Bounds{{Depth: *depth, Faults: *faults}}
+	}
+	for _, b := range bounds {
+		at := time.Now()
+		r := Search(b)
+		t.Logf("%+v: %d states, %d transitions, depth %d, at most %d at once, %v",
+			b, r.States, r.Transitions, r.Depth, r.Widest, time.Since(at).Round(time.Millisecond))
+		if r.Violation != "" {
+			t.Errorf("%s", strings.Join(r.Trace, "\n"))
+		}
+		if r.States < 1000 {
+			t.Errorf("only %d states: the search proves too little", r.States)
+		}
+	}
+}
+
+// TestUnsafe: a protocol that lacks one rule has a counterexample, the shortest
+// within its bounds. A search that cannot fail proves nothing.
+func TestUnsafe(t *testing.T) {
+	for v, only := range map[Variant][]Kind{
+		Receipt:       {CutOff, Hold},
+		Relative:      {Cut, Suspend},
+		AgentEnforced: {Pause, Crash, CutOff},
+		Forgetful:     {CutOff, Restart},
+		Gateway:       {Cut, CutOff, Crash},
+		NoArbiter:     {Cut, CutOff, Crash},
+	} {
+		t.Run(string(v), func(t *testing.T) {
+			if underRace && v == Receipt {
+				return // 200,000 states; the other build searches them
+			}
+			b := Bounds{Depth: 12, Faults: 2, Variant: v, Only: only}
+			r := Search(b)
+			if r.Violation == "" {
+				t.Fatalf("no counterexample in %d states", r.States)
+			}
+			if r.States < 20_000 { // the larger ones cost too much to search twice
+				if safe := Search(Bounds{Depth: r.Depth, Faults: 2, Only: only}); safe.Violation != "" {
+					t.Errorf("the whole protocol fails too: %s", strings.Join(safe.Trace, "\n"))
+				}
+			}
+			t.Logf("%d transitions, %d states: %s", len(r.Trace)-2, r.States, r.Violation)
+			golden(t, string(v), strings.Join(r.Trace, "\n")+"\n")
+		})
+	}
+}
+
+func golden(t *testing.T, name, got string) {
+	file := filepath.Join("testdata", name+".golden")
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("the counterexample differs from %s:\n%s", file, got)
+	}
+}
