@@ -194,9 +194,13 @@ func (g *guest) settledOnce()      { g.locked(func() { g.settled++ }) }
 func (g *guest) explain(a ha.Note) { g.locked(func() { g.verdict = a }) }
 func (g *guest) forget()           { g.locked(func() { g.gone = true }) }
 
-// update takes over a newer record from the peer.
+// update takes over a newer record from the peer. It may come late: what was
+// written here meanwhile stands.
 func (g *guest) update(record guestRecord) {
 	g.locked(func() {
+		if !record.newerThan(g.record) {
+			return
+		}
 		g.record = record
 		g.gone = g.gone || record.Removed
 	})

@@ -123,7 +123,10 @@ func (n *Node) bringDown(ctx context.Context, g *guest, word string, end func(*m
 	if err := end(m); err != nil {
 		return err
 	}
-	return g.await(ctx, func() bool { return g.machine != m })
+	if err := g.await(ctx, func() bool { return g.machine != m }); err != nil || g.isOwner() {
+		return err
+	}
+	return api.Errorf(api.Conflict, "%s %s: node %s has taken it over meanwhile", word, g.name(), g.ownerName()).WithHint("Try again.")
 }
 
 func (n *Node) reset(ctx context.Context, g *guest, _ time.Duration) error {

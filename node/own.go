@@ -182,6 +182,11 @@ func (g *guest) attach(ctx context.Context) error {
 func (g *guest) resume(ctx context.Context, taking ha.TakeOver) (*machine, error) {
 	began := time.Now()
 	name := g.name()
+	// What the former owner's user asks for from now on, without knowing of this
+	// epoch, must not reach the guest here.
+	if err := g.write(func(r *guestRecord) { r.Run = taking.Run }); err != nil {
+		return nil, fmt.Errorf("take %s over: %w", name, err)
+	}
 	m, sequence, err := g.fromReplica(ctx, taking)
 	if err != nil && ctx.Err() == nil {
 		g.n.journal.record(alarm, "resume-failed", name, fmt.Sprintf("%s could not be resumed and is booted from its disks: %v", name, err))
