@@ -64,7 +64,7 @@ func (g *guest) endForeign(ctx context.Context) {
 	case <-ctx.Done():
 		return
 	}
-	if err := vm.Clean(g.n.platform(&launch{}), g.spec(), g.layout, false); err != nil {
+	if err := errors.Join(vm.Clean(g.n.platform(&launch{}), g.spec(), g.layout, false), g.removeExport()); err != nil {
 		g.log.Warn("the ended guest left something behind", "error", err)
 	}
 }

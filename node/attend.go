@@ -2,7 +2,10 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -33,7 +36,8 @@ func (g *guest) attend(ctx context.Context, m *machine) {
 	m.close()
 	g.locked(func() { g.machine = nil; g.status.phase = "none" })
 	if ended {
-		if err := vm.Clean(g.n.platform(&launch{}), g.spec(), g.layout, false); err != nil {
+		err := errors.Join(vm.Clean(g.n.platform(&launch{}), g.spec(), g.layout, false), g.removeExport())
+		if err != nil {
 			g.log.Warn("the ended guest left something behind", "error", err)
 		}
 		g.afterEnd(ctx, m, end)
@@ -106,3 +110,14 @@ func (g *guest) setRun(ctx context.Context, run bool) error {
 
 // settleBound is how long a stop waits for another voter to know of it.
 const settleBound = 2 * time.Second
+
+// exportSocket is where QEMU serves the disks for a comparison.
+func (g *guest) exportSocket() string { return filepath.Join(g.layout.Runtime, "nbd.sock") }
+
+// removeExport removes what a killed QEMU leaves of it.
+func (g *guest) removeExport() error {
+	if err := os.Remove(g.exportSocket()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
