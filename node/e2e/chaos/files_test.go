@@ -40,6 +40,7 @@ func (c *chaos) sameFiles(h *lab.Host, owner bool) error {
 // mayBe are files that tell of the past and stay.
 var mayBe = []string{
 	"s/guests/UUID/exit.json", "s/guests/UUID/serial.log", "s/guests/UUID/qemu.log", "s/guests/UUID/sequence",
+	"r/g/UUID8/guard.sock.lock", // a lock's file must not be removed while another may wait for it
 	// Of the replica that was resumed: the next owner's first stream removes it.
 	"s/guests/UUID/disks/disk0.raw.undo/N.seg", "s/guests/UUID/replica/checkpoint", "s/guests/UUID/replica/lock", "/UUID-N-N.ram",
 }
