@@ -69,8 +69,24 @@ func qemuExport(t *testing.T, file string) string {
 		_ = server.Process.Kill()
 		_ = server.Wait()
 	})
-	waitFor(t, func() bool { _, err := os.Stat(socket); return err == nil })
+	waitFor(t, func() bool { return listens(socket) })
 	return socket
+}
+
+// listens asks the kernel, for the server serves one client and a try would be
+// that one. The name is there before the socket listens.
+func listens(socket string) bool {
+	data, err := os.ReadFile("/proc/net/unix")
+	if err != nil {
+		return false
+	}
+	for _, line := range strings.Split(string(data), "\n") {
+		fields := strings.Fields(line)
+		if len(fields) == 8 && fields[7] == socket && fields[3] == "00010000" {
+			return true
+		}
+	}
+	return false
 }
 
 // QEMU as the server of our client: a sparse file, read by many at once.
