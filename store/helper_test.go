@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -95,11 +96,26 @@ func wantErr(t *testing.T, err, want error, says ...string) {
 	}
 }
 
+// sweep removes the directories of test processes that were killed.
+func sweep() {
+	left, _ := filepath.Glob("/dev/shm/store-test-*-*")
+	for _, dir := range left {
+		var pid int
+		if _, err := fmt.Sscanf(filepath.Base(dir), "store-test-%d-", &pid); err != nil {
+			continue
+		}
+		if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); os.IsNotExist(err) {
+			_ = os.RemoveAll(dir)
+		}
+	}
+}
+
 // memoryDir is a directory where syncs cost nothing, for tests that open
 // thousands of files and do not test syncs.
 func memoryDir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "store-test")
+	sweep()
+	dir, err := os.MkdirTemp("/dev/shm", fmt.Sprintf("store-test-%d-", os.Getpid()))
 	if err != nil {
 		t.Fatal(err)
 	}
