@@ -26,6 +26,7 @@ type Core struct {
 	claims   uint64 // last claim id
 	arms     uint64 // last arm number
 	beatAt   Time
+	thirdAt  Time // last heartbeat to the witnesses
 	urgent   bool
 	sent     []sentBeat
 	contacts []contact // sorted by id
@@ -57,7 +58,7 @@ func NewCore(s Setup) (*Core, error) {
 	c := &Core{
 		voter:   newVoter(s.Self, s.Boot, s.Timing, s.Start, s.Records),
 		cluster: s.Cluster, clusterDisk: s.Cluster, clusterSafe: true,
-		beatAt: s.Start - Time(s.Timing.Heartbeat), peerBeat: s.Start, lastTick: s.Start, since: s.Start,
+		beatAt: s.Start - Time(s.Timing.Heartbeat), thirdAt: s.Start - Time(s.Timing.Lease), peerBeat: s.Start, lastTick: s.Start, since: s.Start,
 		urgent: true,
 	}
 	for i := range c.guests {
@@ -219,8 +220,13 @@ func (c *Core) heartbeat(m Heartbeat) {
 
 // beat sends the same heartbeat to every voter that may acknowledge a lease.
 func (c *Core) beat() {
-	c.beatAt, c.urgent = c.now, false
 	to := c.voters()
+	if c.calm() {
+		to = to[:1]
+	} else {
+		c.thirdAt = c.now
+	}
+	c.beatAt, c.urgent = c.now, false
 	if len(to) == 0 {
 		return
 	}

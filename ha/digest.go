@@ -119,7 +119,7 @@ func (c *Core) Digest(now Time) string {
 	for _, n := range []uint64{c.seq, c.claims, c.arms, uint64(len(c.retry))} {
 		d.num(n)
 	}
-	for _, t := range []Time{c.beatAt, c.peerBeat, c.lastTick, c.since} {
+	for _, t := range []Time{c.beatAt, c.thirdAt, c.peerBeat, c.lastTick, c.since} {
 		d.time(t)
 	}
 	for _, s := range c.sent {

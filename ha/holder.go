@@ -70,6 +70,12 @@ func (c *Core) known(g *guest) bool {
 	return h.peerRev == g.rec.Rev || (h.from == g.rec.Bound && h.witnessRev == g.rec.Rev)
 }
 
+// both says whether every voter of the guest has stored the present revision.
+func (c *Core) both(g *guest) bool {
+	h := &g.hold
+	return h.peerRev == g.rec.Rev && (g.rec.Bound == "" || (h.from == g.rec.Bound && h.witnessRev == g.rec.Rev))
+}
+
 // settled tells the engine that the replica is durably outdated, and others
 // that the latest change cannot be lost.
 func (c *Core) settled(g *guest) {

@@ -111,3 +111,21 @@ func (c *Core) hears(id NodeID) bool {
 	k := c.contact(id)
 	return k.boot != 0 && c.now-k.at <= c.window
 }
+
+// calm says that the peer alone may hear this heartbeat: it acknowledges, and
+// the witness knows all and was told within a third of a lease. A witness
+// serves many pairs, often over a thin line.
+func (c *Core) calm() bool {
+	peer := c.peer()
+	if peer == "" || c.urgent || c.now-c.thirdAt >= Time(c.timing.Lease)/3 || c.now-c.contact(peer).at > 2*Time(c.timing.Heartbeat) {
+		return false
+	}
+	for i := range c.guests {
+		g := &c.guests[i]
+		mine := g.rec.Owner == c.self
+		if g.rec.Promised != 0 || g.rec.Handed || mine && (g.rec.Gone || g.rec.Bound != c.wants(g) || !c.both(g)) {
+			return false
+		}
+	}
+	return true
+}
