@@ -78,6 +78,13 @@ type Settled struct {
 // Forgotten: the owner removed the guest; delete its replica.
 type Forgotten struct{ Guest GuestID }
 
+// Fence: switch the peer's host off and answer with Fenced and the same ID. One
+// is outstanding at a time; a device that does not confirm is no success.
+type Fence struct {
+	ID   uint64
+	Node NodeID
+}
+
 // Reply answers a request. Code "" is success.
 type Reply struct {
 	ID   uint64
@@ -127,6 +134,7 @@ func (Detached) action()       {}
 func (Attached) action()       {}
 func (Settled) action()        {}
 func (Forgotten) action()      {}
+func (Fence) action()          {}
 func (Reply) action()          {}
 func (Alarm) action()          {}
 func (Note) action()           {}

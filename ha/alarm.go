@@ -12,13 +12,14 @@ type AlarmKind string
 const (
 	AlarmPeer        AlarmKind = "peer-lost"
 	AlarmWitness     AlarmKind = "witness-lost"
-	AlarmMode        AlarmKind = "witness-not-in-force" // guests still without leases
+	AlarmMode        AlarmKind = "witness-not-in-force" // guests that nobody may claim yet
 	AlarmUnprotected AlarmKind = "unprotected"          // the replica is not in sync
 	AlarmLeaseLow    AlarmKind = "lease-expiring"
 	AlarmLeaseOut    AlarmKind = "lease-expired"
 	AlarmStorage     AlarmKind = "storage"
 	AlarmClock       AlarmKind = "clock"
 	AlarmPromise     AlarmKind = "promise-stuck" // a claim without an answer
+	AlarmFence       AlarmKind = "fence-failed"
 )
 
 type alarmKey struct {
@@ -50,7 +51,7 @@ func (c *Core) alarm(kind AlarmKind, guest GuestID, on bool, text string) {
 
 // watch raises and clears the alarms that follow from the state.
 func (c *Core) watch() {
-	peer, witness := c.peer(), c.cluster.arbiter()
+	peer, witness := c.peer(), c.cluster.witness()
 	c.silence(AlarmPeer, peer)
 	c.silence(AlarmWitness, witness)
 	unleased := false
@@ -72,7 +73,14 @@ func (c *Core) watch() {
 		stuck := r.Promised != 0 && g.cand.claimID != 0 && !c.hears(r.Arbiter)
 		c.alarm(AlarmPromise, r.Guest, stuck, "a takeover was begun and the witness does not answer; the guest cannot run before it does")
 	}
-	c.alarm(AlarmMode, "", unleased, "the witness is configured, but guests do not live under its leases yet")
+	c.alarm(AlarmMode, "", unleased, c.whyNotInForce())
+}
+
+func (c *Core) whyNotInForce() string {
+	if c.cluster.Mode == ModeWitness {
+		return "the witness is configured, but guests do not live under its leases yet"
+	}
+	return fmt.Sprintf("the mode %s is configured, but not in force for every guest yet", c.cluster.Mode)
 }
 
 func (c *Core) silence(kind AlarmKind, id NodeID) {

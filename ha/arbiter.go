@@ -1,10 +1,13 @@
 package ha
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
-// turn moves an owned guest between "no lease" and "leases of a witness", one
-// safe step at a time. A change from one witness to another passes through "no
-// lease". See DESIGN.md, Changing the third vote.
+// turn moves an owned guest between "nobody may claim it" and an arbiter, one
+// safe step at a time. A change from one arbiter to another passes through
+// "nobody". See DESIGN.md, Changing the third vote.
 func (c *Core) turn(g *guest) {
 	want, h, r := c.wants(g), &g.hold, &g.rec
 	switch {
@@ -28,13 +31,13 @@ func (c *Core) turn(g *guest) {
 	}
 }
 
-// wants is the witness under which a guest should live. One that nobody may
+// wants is the arbiter under which a guest should live. One that nobody may
 // take over needs no lease: it runs on when peer and witness are both lost.
 func (c *Core) wants(g *guest) NodeID {
 	if g.rec.Level == LevelNone {
 		return ""
 	}
-	return c.cluster.arbiter()
+	return c.cluster.arbiter(c.self)
 }
 
 // bind begins to live under a witness: it must have stored the present record
@@ -46,8 +49,16 @@ func (c *Core) bind(g *guest, want NodeID) {
 		return
 	}
 	h.arm, h.armFor, h.armSent = 0, "", false
-	fresh := h.witness-c.now > Time(c.timing.Lease)/4
-	if h.from != want || h.witnessRev != g.rec.Rev || !fresh {
+	stored, lease := h.from == want && h.witnessRev == g.rec.Rev, h.witness
+	switch want {
+	case FenceVote: // no lease: whoever claims has switched this node off
+		g.rec.Bound, g.rec.Arbiter = want, want
+		c.changed(g)
+		return
+	case c.peer():
+		stored, lease = h.peerRev == g.rec.Rev, h.peer
+	}
+	if !stored || lease-c.now <= Time(c.timing.Lease)/4 {
 		return
 	}
 	c.arms++
@@ -84,8 +95,12 @@ func (c *Core) clusterRefusal(n Cluster) string {
 	switch {
 	case !n.has(c.self):
 		return fmt.Sprintf("%s is not among the nodes %v", c.self, n.Nodes)
-	case n.Mode != ModeNone && n.Mode != ModeWitness:
-		return fmt.Sprintf("the mode %q is not supported", n.Mode)
+	case n.Mode != ModeNone && n.Mode != ModeWitness && n.Mode != ModeFence && n.Mode != ModeBias:
+		return fmt.Sprintf("the mode %q is not known", n.Mode)
+	case n.Mode == ModeBias && !n.has(n.Bias):
+		return fmt.Sprintf("the mode bias needs one of the nodes %v, not %q", n.Nodes, n.Bias)
+	case n.FenceDelay < 0 || n.FenceDelay > time.Hour:
+		return fmt.Sprintf("a fence delay of %v is outside 0..1h", n.FenceDelay)
 	case n.Mode == ModeWitness && n.Witness == "":
 		return "the mode witness needs a witness"
 	case n.has(n.Witness):
@@ -102,7 +117,7 @@ func (c *Core) clusterRefusal(n Cluster) string {
 		case r.Owner != c.self:
 			return fmt.Sprintf("%s still owns guest %s: move or remove it first", r.Owner, r.Guest)
 		case r.Bound != "" || r.Arbiter != "" || r.Promised != 0 || c.guests[i].hold.arm != 0:
-			return fmt.Sprintf("guest %s lives under a witness: remove the witness first", r.Guest)
+			return fmt.Sprintf("guest %s may be claimed by the peer: set the mode none first", r.Guest)
 		}
 	}
 	return ""

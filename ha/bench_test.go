@@ -28,6 +28,7 @@ type bench struct {
 	cut     map[[2]NodeID]bool
 	broken  map[NodeID]bool // its store fails
 	all     map[NodeID][]Action
+	device  func(node NodeID) string // what the fencing device answers; "" is a confirmed off
 	log     strings.Builder
 	queue   []envelope
 }
@@ -41,7 +42,8 @@ func newBench(t *testing.T, mode Mode) *bench {
 	b := &bench{
 		t: t, now: Time(100 * time.Second), core: map[NodeID]*Core{}, boot: map[NodeID]uint64{},
 		disk: map[NodeID]map[GuestID]Record{}, cluster: map[NodeID]Cluster{}, down: map[NodeID]bool{},
-		cut: map[[2]NodeID]bool{}, broken: map[NodeID]bool{}, all: map[NodeID][]Action{},
+		device: func(NodeID) string { return "" },
+		cut:    map[[2]NodeID]bool{}, broken: map[NodeID]bool{}, all: map[NodeID][]Action{},
 	}
 	for _, id := range []NodeID{nodeA, nodeB, third} {
 		b.disk[id] = map[GuestID]Record{}
@@ -49,6 +51,11 @@ func newBench(t *testing.T, mode Mode) *bench {
 		if mode == ModeWitness {
 			c := b.cluster[id]
 			c.Witness = third
+			b.cluster[id] = c
+		}
+		if mode == ModeBias || mode == ModeFence {
+			c := b.cluster[id]
+			c.Bias, c.FenceDelay = nodeB, 5*time.Second
 			b.cluster[id] = c
 		}
 		b.start(id)
@@ -143,6 +150,13 @@ func (b *bench) execute(id NodeID, list []Action) {
 			if a.Arm != 0 {
 				b.queue = append(b.queue, envelope{id, Armed{Guest: a.Guest, Arm: a.Arm}})
 			}
+		case Fence:
+			b.say("%s -> Fence %s", id, a.Node)
+			trouble := b.device(a.Node)
+			if trouble == "" {
+				b.stop(a.Node)
+			}
+			b.queue = append(b.queue, envelope{id, Fenced{ID: a.ID, OK: trouble == "", Err: trouble}})
 		case TakeOver:
 			b.queue = append(b.queue, envelope{id, TakenOver{Guest: a.Guest, Epoch: a.Epoch}})
 		}

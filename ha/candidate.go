@@ -18,8 +18,21 @@ func (c *Core) stand(g *guest) {
 		g.cand = g.cand.ended()
 		return
 	}
+	switch c.cluster.arbiter(g.rec.Owner) {
+	case FenceVote:
+		c.aim(g)
+		return
+	case c.self:
+		c.takeByBias(g)
+		return
+	}
+	c.ask(g)
+}
+
+// ask puts the question to the witness, again and again.
+func (c *Core) ask(g *guest) {
 	if g.cand.force && c.now > g.cand.forceEnd {
-		c.endForce(g, CodeUnreachable, fmt.Sprintf("the witness %s did not answer", c.cluster.arbiter()))
+		c.endForce(g, CodeUnreachable, fmt.Sprintf("the witness %s did not answer", c.cluster.witness()))
 		g.cand = g.cand.ended()
 		return
 	}
@@ -30,11 +43,11 @@ func (c *Core) stand(g *guest) {
 	if g.cand.askFirst == 0 {
 		g.cand.askFirst = seq
 		c.explain(g, Asking, func() string {
-			return fmt.Sprintf("%s's lease is over here; asking %s about epoch %d", g.rec.Owner, c.cluster.arbiter(), g.rec.Epoch+1)
+			return fmt.Sprintf("%s's lease is over here; asking %s about epoch %d", g.rec.Owner, c.cluster.witness(), g.rec.Epoch+1)
 		})
 	}
 	g.cand.askedAt = c.now
-	c.do(Send{To: c.cluster.arbiter(), Message: Ask{
+	c.do(Send{To: c.cluster.witness(), Message: Ask{
 		From: c.self, Boot: c.boot, Seq: seq, Guest: g.rec.Guest, Epoch: g.rec.Epoch + 1, Force: g.cand.force,
 	}})
 }
@@ -46,7 +59,12 @@ func why(verdict Verdict, text string) (Verdict, func() string) {
 // obstacle is what keeps this standby from asking for the guest; "" is nothing.
 // What lasts comes before what passes, so that the word says what to repair.
 func (c *Core) obstacle(g *guest) (Verdict, func() string) {
-	r, third := &g.rec, c.cluster.arbiter()
+	r, third := &g.rec, c.cluster.arbiter(g.rec.Owner)
+	if third == "" && c.cluster.Mode == ModeBias {
+		return NoThirdVote, func() string {
+			return fmt.Sprintf("only %s takes guests over; an operator may promote it", c.cluster.Bias)
+		}
+	}
 	if third == "" {
 		return why(NoThirdVote, "there is no third vote; an operator may promote it")
 	}
@@ -60,6 +78,9 @@ func (c *Core) obstacle(g *guest) (Verdict, func() string) {
 	}
 	if c.hears(r.Owner) && c.now-c.peerBeat <= c.window {
 		return LeaseAlive, func() string { return fmt.Sprintf("%s was heard %s ago", r.Owner, age(c.now, c.peerBeat)) }
+	}
+	if third == FenceVote || third == c.self {
+		return c.aloneObstacle(g)
 	}
 	if !c.hears(third) {
 		return NoWitness, func() string { return fmt.Sprintf("%s is silent, and so is the witness %s", r.Owner, third) }
@@ -78,7 +99,12 @@ func (c *Core) flagObstacle(g *guest, third NodeID) (Verdict, func() string) {
 	case r.Standby != c.self:
 		return why(NotStandby, "this node is not its standby")
 	case r.Arbiter != third:
-		return OwnerUnleased, func() string { return fmt.Sprintf("%s does not run it on leases of %s", r.Owner, third) }
+		return OwnerUnleased, func() string {
+			if third == FenceVote {
+				return fmt.Sprintf("%s has not agreed yet that it may be taken over after a shot", r.Owner)
+			}
+			return fmt.Sprintf("%s does not run it on leases of %s", r.Owner, third)
+		}
 	case r.Outdated:
 		return why(ReplicaOutdated, "the replica here lacks acknowledged writes")
 	case !g.cand.ready:
@@ -103,7 +129,7 @@ func (c *Core) candidateState(e CandidateState) {
 // claim that it allows.
 func (c *Core) answered(m AskReply) {
 	g := c.find(m.Guest)
-	if g == nil || m.From != c.cluster.arbiter() {
+	if g == nil || m.From != c.cluster.witness() {
 		return
 	}
 	if m.Record.newerThan(g.rec) && m.Record.Epoch > g.rec.Epoch {
@@ -151,10 +177,10 @@ func (c *Core) sendClaim(g *guest) {
 // claimWitness decides a promise: the witness under which the owner lives, or,
 // for an operator's order about an owner without leases, the configured one.
 func (c *Core) claimWitness(g *guest) NodeID {
-	if g.rec.Arbiter != "" {
-		return g.rec.Arbiter
+	if a := g.rec.Arbiter; a != "" && a != FenceVote && !c.cluster.has(a) {
+		return a
 	}
-	return c.cluster.arbiter()
+	return c.cluster.witness()
 }
 
 // pursue repeats the outstanding claim, or begins a new one for a promise of an

@@ -36,6 +36,8 @@ type Core struct {
 	since    Time // when the configuration last changed, at the earliest the start
 	retry    []Event
 	alarms   []alarmKey // raised ones, sorted
+	knows    bool       // the peer has heard this incarnation
+	shot     shot
 
 	step Event // the one under way
 	undo *Core
@@ -125,6 +127,8 @@ func (c *Core) handle(ev Event) {
 		c.armed(e)
 	case TakenOver:
 		c.takenOver(e)
+	case Fenced:
+		c.fenced(e)
 	case Promote:
 		c.promote(e)
 	case Handover:
@@ -136,13 +140,14 @@ func (c *Core) handle(ev Event) {
 func (c *Core) settle() {
 	for i := range c.guests {
 		g := &c.guests[i]
-		switch {
-		case g.rec.Owner == c.self:
-			c.hold(g)
-		default:
+		if g.rec.Owner != c.self {
 			c.stand(g)
 		}
+		if g.rec.Owner == c.self {
+			c.hold(g)
+		}
 	}
+	c.defend()
 	c.bury()
 	if c.urgent || c.now-c.beatAt >= Time(c.timing.Heartbeat) {
 		c.beat()
@@ -202,6 +207,8 @@ func (c *Core) heartbeat(m Heartbeat) {
 		return
 	}
 	c.peerBeat = c.now
+	c.knows = c.knows || m.To == c.boot
+	c.shot.heard = true
 	if m.Cluster.newerThan(c.cluster) && c.clusterRefusal(m.Cluster) == "" {
 		c.changeCluster(m.Cluster)
 	}
@@ -231,6 +238,9 @@ func (c *Core) beat() {
 		return
 	}
 	hb := Heartbeat{From: c.self, Boot: c.boot, Seq: c.nextSeq(), Cluster: c.cluster}
+	if peer := c.peer(); peer != "" {
+		hb.To = c.contact(peer).boot
+	}
 	for i := range c.guests {
 		r := c.guests[i].rec
 		if r.Owner == c.self {

@@ -237,7 +237,7 @@ func TestRequests(t *testing.T) {
 		"node as witness":        {nodeA, cluster(func(c *Cluster) { c.Witness = nodeB }), CodeConflict, "cannot"},
 		"without itself":         {nodeA, cluster(func(c *Cluster) { c.Nodes[0] = "x" }), CodeConflict, "not among"},
 		"old generation":         {nodeA, cluster(func(c *Cluster) { c.Gen = 1 }), CodeConflict, "newer"},
-		"another peer":           {nodeA, cluster(func(c *Cluster) { c.Nodes[1] = "node-c" }), CodeConflict, "remove the witness first"},
+		"another peer":           {nodeA, cluster(func(c *Cluster) { c.Nodes[1] = "node-c" }), CodeConflict, "set the mode none first"},
 		"leave with peer's":      {nodeB, cluster(func(c *Cluster) { c.Nodes[0] = "" }), CodeConflict, "still owns"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -50,12 +50,12 @@ func (d *digest) record(r Record) {
 	d.text(string(r.Level))
 	d.text(string(r.Bound))
 	d.num(r.Promised)
-	d.flags(r.Run, r.Outdated, r.Gone, r.Taking, r.Handed)
+	d.flags(r.Run, r.Outdated, r.Gone, r.Taking, r.Handed, r.Alone)
 }
 
 func (d *digest) cluster(c Cluster) {
 	d.num(c.Gen)
-	for _, s := range []string{string(c.By), string(c.Nodes[0]), string(c.Nodes[1]), string(c.Mode), string(c.Witness)} {
+	for _, s := range []string{string(c.By), string(c.Nodes[0]), string(c.Nodes[1]), string(c.Mode), string(c.Witness), string(c.Bias), c.FenceDelay.String()} {
 		d.text(s)
 	}
 }
@@ -92,14 +92,14 @@ func (d *digest) holding(h *holding) {
 	}
 	d.text(string(h.from))
 	d.text(string(h.armFor))
-	for _, n := range []uint64{h.peerRev, h.witnessRev, h.arm, h.settled} {
+	for _, n := range []uint64{h.peerRev, h.witnessRev, h.shotRev, h.offRev, h.arm, h.settled} {
 		d.num(n)
 	}
 	d.flags(h.armSent, h.sure, h.takeSent, h.detach)
 }
 
 func (d *digest) candidacy(k *candidacy) {
-	d.flags(k.ready, k.force)
+	d.flags(k.ready, k.force, k.shooting)
 	for _, n := range []uint64{k.epoch, k.sequence, k.askFirst, k.claimID, k.claimTo, k.forceID} {
 		d.num(n)
 	}
@@ -112,14 +112,14 @@ func (d *digest) candidacy(k *candidacy) {
 // does from now on: equal digests mean equal behaviour. Notes already given and
 // the undo state are left out.
 func (c *Core) Digest(now Time) string {
-	d := &digest{now: now, cap: max(c.window, Time(c.timing.Grace)) + 1}
+	d := &digest{now: now, cap: max(c.window+Time(c.cluster.FenceDelay), Time(c.timing.Grace)) + 1}
 	d.voter(&c.voter)
 	d.cluster(c.cluster)
-	d.flags(c.clusterSafe, c.clusterDisk == c.cluster, c.urgent, c.peerUp)
-	for _, n := range []uint64{c.seq, c.claims, c.arms, uint64(len(c.retry))} {
+	d.flags(c.clusterSafe, c.clusterDisk == c.cluster, c.urgent, c.peerUp, c.knows, c.shot.heard)
+	for _, n := range []uint64{c.seq, c.claims, c.arms, c.shot.last, c.shot.id, uint64(len(c.retry))} {
 		d.num(n)
 	}
-	for _, t := range []Time{c.beatAt, c.thirdAt, c.peerBeat, c.lastTick, c.since} {
+	for _, t := range []Time{c.beatAt, c.thirdAt, c.peerBeat, c.lastTick, c.since, c.shot.again} {
 		d.time(t)
 	}
 	for _, s := range c.sent {

@@ -93,6 +93,14 @@ type TakenOver struct {
 	Epoch uint64
 }
 
+// Fenced answers Fence. OK only if the device confirmed that the node is off,
+// after the Fence was ordered.
+type Fenced struct {
+	ID  uint64
+	OK  bool
+	Err string
+}
+
 // Promote is an operator's order to run the guest here. ConfirmPeerOff is the
 // operator's word that the owner is off and stays off until it can be reached.
 // AcceptOutdated allows a replica that is known to lack writes or not ready.
@@ -126,6 +134,7 @@ func (ReplicaState) event()   {}
 func (CandidateState) event() {}
 func (Armed) event()          {}
 func (TakenOver) event()      {}
+func (Fenced) event()         {}
 func (Promote) event()        {}
 func (Handover) event()       {}
 
@@ -154,7 +163,7 @@ func requestID(ev Event) uint64 {
 // failed persist: the local engine will not repeat it.
 func keepsOn(ev Event) bool {
 	switch ev.(type) {
-	case ReplicaState, CandidateState, Armed, TakenOver, PeerLink, WitnessLink:
+	case ReplicaState, CandidateState, Armed, TakenOver, Fenced, PeerLink, WitnessLink:
 		return true
 	}
 	return false

@@ -134,23 +134,26 @@ func TestDecisions(t *testing.T) {
 			b.run(second)
 		}},
 	} {
-		t.Run(name, func(t *testing.T) {
-			b := newBench(t, story.mode)
-			story.play(b)
-			file := filepath.Join("testdata", name+".golden")
-			if *update {
-				if err := os.WriteFile(file, []byte(b.log.String()), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if b.log.String() != string(want) {
-				t.Errorf("decisions differ from %s (write it anew with -update):\n%s", file, b.log.String())
-			}
-		})
+		t.Run(name, func(t *testing.T) { tell(t, name, story.mode, story.play) })
+	}
+}
+
+// tell plays a story and compares its log.
+func tell(t *testing.T, name string, mode Mode, play func(b *bench)) {
+	b := newBench(t, mode)
+	play(b)
+	file := filepath.Join("testdata", name+".golden")
+	if *update {
+		if err := os.WriteFile(file, []byte(b.log.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.log.String() != string(want) {
+		t.Errorf("decisions differ from %s (write it anew with -update):\n%s", file, b.log.String())
 	}
 }

@@ -40,7 +40,7 @@ func (v *voter) refuses(g *guest, from NodeID, r Record) Verdict {
 		return StaleEpoch
 	case r.Epoch == g.rec.Epoch && from != g.rec.Owner:
 		return WrongOwner
-	case g.rec.Promised > r.Epoch && !v.mutant.has(mutantAckAfterPromise):
+	case (g.rec.Promised > r.Epoch || g.cand.shooting) && !v.mutant.has(mutantAckAfterPromise):
 		return PromisedAway
 	case r.Epoch == g.rec.Epoch && r.Rev < g.rec.Rev:
 		return StaleRevision
@@ -55,7 +55,7 @@ func (g *guest) adopt(r Record) {
 	g.rec = r.shared()
 	if r.Epoch == local.Epoch {
 		g.rec.Promised, g.rec.Bound = local.Promised, local.Bound
-		g.rec.Taking, g.rec.Handed = local.Taking, local.Handed
+		g.rec.Taking, g.rec.Handed, g.rec.Alone = local.Taking, local.Handed, local.Alone
 	}
 }
 

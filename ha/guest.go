@@ -23,6 +23,8 @@ type holding struct {
 	witness    Time   // deadline the witness' acknowledgements give
 	from       NodeID // the witness the two witness fields are about
 	peerRev    uint64 // highest revision the peer has stored
+	shotRev    uint64 // revision when the outstanding shot at the peer was ordered
+	offRev     uint64 // the peer was off after this revision: it cannot claim before it hears it
 	witnessRev uint64 // highest revision the witness has stored
 	deadline   Time   // last one given to the guard
 	renewed    Time   // when it was given
@@ -48,6 +50,7 @@ type candidacy struct {
 	claimID  uint64 // outstanding claim, 0: none
 	claimTo  uint64
 	claimAt  Time // last sending
+	shooting bool // waits for the outstanding shot; no lease or revision is acknowledged
 	force    bool
 	forceID  uint64 // request to answer
 	forceEnd Time

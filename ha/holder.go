@@ -67,7 +67,8 @@ func (c *Core) known(g *guest) bool {
 	if g.rec.Bound == "" && g.rec.Arbiter == "" {
 		return true // no claim is possible
 	}
-	return h.peerRev == g.rec.Rev || (h.from == g.rec.Bound && h.witnessRev == g.rec.Rev)
+	return h.peerRev == g.rec.Rev || (h.from == g.rec.Bound && h.witnessRev == g.rec.Rev) ||
+		(g.rec.Bound == FenceVote && h.offRev == g.rec.Rev)
 }
 
 // both says whether every voter of the guest has stored the present revision.
@@ -80,7 +81,8 @@ func (c *Core) both(g *guest) bool {
 // that the latest change cannot be lost.
 func (c *Core) settled(g *guest) {
 	known := c.known(g)
-	if g.hold.detach && g.rec.Outdated && (known || c.mutant.has(mutantDetachAtOnce)) {
+	g.rec.Alone = g.rec.Bound == FenceVote && g.rec.Outdated && (known || g.rec.Alone)
+	if g.hold.detach && g.rec.Outdated && (known || g.rec.Alone || c.mutant.has(mutantDetachAtOnce)) {
 		g.hold.detach = false
 		c.do(Detached{Guest: g.rec.Guest, Epoch: g.rec.Epoch})
 	}
@@ -96,13 +98,20 @@ func (c *Core) deadline(g *guest) Time {
 	if g.rec.Owner != c.self || g.rec.Gone {
 		return 0
 	}
-	if g.rec.Bound == "" && h.arm == 0 {
-		if h.sure || c.peer() == "" || c.now-c.start > Time(c.timing.Grace) {
+	if c.unleased(g) {
+		claimed := g.rec.Bound == FenceVote && !g.rec.Alone // perhaps, while this node was off
+		if h.sure || c.peer() == "" || (!claimed && c.now-c.start > Time(c.timing.Grace)) {
 			return Forever
 		}
 		return 0
 	}
 	return max(h.peer, h.witness)
+}
+
+// unleased: the guest runs without a lease, because nobody can take it over
+// while this node may execute.
+func (c *Core) unleased(g *guest) bool {
+	return (g.rec.Bound == "" || g.rec.Bound == FenceVote) && g.hold.arm == 0
 }
 
 // lease passes a risen deadline on.
@@ -127,16 +136,29 @@ func (c *Core) lease(g *guest) {
 		c.do(Renew{Guest: r.Guest, Epoch: r.Epoch, Deadline: d, Arm: h.arm})
 	}
 	if d == Forever {
-		c.explain(g, NoLeased, func() string { return "runs without a lease: nobody may take it over by itself" })
+		c.explain(g, NoLeased, func() string {
+			if r.Bound == FenceVote {
+				return fmt.Sprintf("runs without a lease: %s switches this node off before it takes the guest over", c.peer())
+			}
+			return "runs without a lease: nobody may take it over by itself"
+		})
 		return
 	}
 	c.explain(g, Leased, func() string {
+		if c.leaser(g) == c.peer() {
+			return fmt.Sprintf("runs on leases acknowledged by %s", c.peer())
+		}
 		return fmt.Sprintf("runs on leases acknowledged by %s or %s", c.peer(), c.leaser(g))
 	})
 }
 
 func (c *Core) whyUnleased(g *guest) string {
-	if g.rec.Bound == "" && g.hold.arm == 0 {
+	switch {
+	case g.rec.Bound == FenceVote && !g.rec.Alone:
+		return fmt.Sprintf("just started: waits for %s, which may have taken the guest over meanwhile", c.peer())
+	case c.leaser(g) == c.peer() && g.rec.Bound != "":
+		return fmt.Sprintf("%s does not acknowledge the lease of epoch %d", c.peer(), g.rec.Epoch)
+	case c.unleased(g):
 		return fmt.Sprintf("just started: waits up to %v for %s to say that the guest was not promoted there", c.timing.Grace, c.peer())
 	}
 	return fmt.Sprintf("neither %s nor %s acknowledges the lease of epoch %d", c.peer(), c.leaser(g), g.rec.Epoch)

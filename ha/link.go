@@ -23,7 +23,7 @@ func (c *Core) voters() []NodeID {
 	}
 	var witnesses []NodeID
 	add := func(id NodeID) {
-		if id == "" {
+		if id == "" || id == FenceVote || c.cluster.has(id) {
 			return
 		}
 		for _, w := range witnesses {
@@ -33,7 +33,7 @@ func (c *Core) voters() []NodeID {
 		}
 		witnesses = append(witnesses, id)
 	}
-	add(c.cluster.arbiter())
+	add(c.cluster.witness())
 	for i := range c.guests {
 		r := c.guests[i].rec
 		if r.Owner == c.self {
@@ -48,7 +48,7 @@ func (c *Core) voters() []NodeID {
 }
 
 func (c *Core) witnessInUse(id NodeID) bool {
-	if id == c.cluster.arbiter() {
+	if id == c.cluster.witness() {
 		return true
 	}
 	for i := range c.guests {

@@ -10,6 +10,7 @@ type Heartbeat struct {
 	From      NodeID
 	Boot      uint64 // the sender's incarnation
 	Seq       uint64 // rises within an incarnation
+	To        uint64 // the receiving node's incarnation, 0: not heard yet
 	Cluster   Cluster
 	Renewals  []Record // every guest the sender owns, running or not
 	Handovers []Record // guests the sender gave away and whose new owner it has not heard yet

@@ -16,10 +16,10 @@ func (c *Core) promote(e Promote) {
 		refuse(CodeNotFound, "this node does not know the guest")
 		return
 	}
-	third := c.cluster.arbiter()
+	third := c.cluster.witness()
 	witness := third != "" && c.hears(third)
 	switch {
-	case g.rec.Owner == c.self && c.deadline(g) > c.now:
+	case g.rec.Owner == c.self && c.deadline(g) > c.now && !c.stalled(g):
 		refuse(CodeConflict, "the guest already belongs to this node and may run")
 	case !e.ConfirmPeerOff:
 		refuse(CodeUnsafe, "it could run twice unless %s is off: switch it off, then confirm that", c.peer())
@@ -46,8 +46,12 @@ func (c *Core) promote(e Promote) {
 // seize takes the guest on the operator's word alone.
 func (c *Core) seize(g *guest, e Promote) {
 	former := g.rec.Owner
-	c.become(g, g.rec.Epoch+1, "")
-	g.hold.sure = true
+	arbiter := NodeID("")
+	if c.cluster.Mode == ModeFence {
+		arbiter = FenceVote
+	}
+	c.become(g, g.rec.Epoch+1, arbiter)
+	g.hold.sure, g.hold.offRev = true, g.rec.Rev
 	c.explain(g, Promoted, func() string {
 		return fmt.Sprintf("an operator confirmed that %s is off: promoted at epoch %d", former, g.rec.Epoch)
 	})
@@ -57,12 +61,16 @@ func (c *Core) seize(g *guest, e Promote) {
 // unbind lets this node's own guest run on although nobody acknowledges its
 // lease, on the operator's word that the peer is off.
 func (c *Core) unbind(g *guest, e Promote) {
-	g.rec.Bound, g.rec.Arbiter = "", ""
 	g.hold.sure = true
-	g.hold.arm, g.hold.armFor, g.hold.armSent = 0, "", false
-	c.changed(g)
+	if g.rec.Bound == FenceVote {
+		g.hold.offRev = g.rec.Rev
+	} else {
+		g.rec.Bound, g.rec.Arbiter = "", ""
+		g.hold.arm, g.hold.armFor, g.hold.armSent = 0, "", false
+		c.changed(g)
+	}
 	c.explain(g, Promoted, func() string { return "an operator confirmed that the peer is off: runs without a lease" })
-	c.reply(e.ID, OK, "runs without a lease until the witness is back")
+	c.reply(e.ID, OK, "runs without a lease")
 }
 
 func (c *Core) own(e Own) {
@@ -86,6 +94,7 @@ func (c *Core) own(e Own) {
 	g.rec.Arbiter = c.wants(g) // it never ran without a lease, so no arming
 	g.rec.Bound = g.rec.Arbiter
 	g.hold.sure, g.hold.since = true, c.now
+	g.hold.offRev = g.rec.Rev // nobody else knows of it
 	c.urgent = true
 	c.reply(e.ID, OK, "")
 }
@@ -151,6 +160,9 @@ func (c *Core) bury() {
 			continue
 		}
 		witness := c.leaser(g)
+		if witness == FenceVote || c.cluster.has(witness) {
+			witness = ""
+		}
 		peer := c.peer() == "" || h.peerRev == r.Rev
 		if peer && (witness == "" || (h.from == witness && h.witnessRev == r.Rev)) {
 			c.clearAlarms(r.Guest)

@@ -63,7 +63,11 @@ func (c *Core) inherit(g *guest, r Record) {
 	if g.rec.Promised == r.Epoch || c.mutant.has(mutantNoQuiet) {
 		quiet = 0
 	}
-	c.become(g, r.Epoch, r.Arbiter)
+	arbiter := r.Arbiter
+	if arbiter == c.self {
+		arbiter = ""
+	}
+	c.become(g, r.Epoch, arbiter)
 	g.hold.quiet = quiet
 	if quiet > c.now {
 		c.explain(g, Quiet, func() string {
@@ -79,7 +83,7 @@ func (c *Core) become(g *guest, epoch uint64, arbiter NodeID) {
 	r.Owner, r.Standby = c.self, c.peer()
 	r.Arbiter, r.Bound = arbiter, arbiter
 	r.Outdated, r.Taking = true, true
-	r.Promised, r.Handed = 0, false
+	r.Promised, r.Handed, r.Alone = 0, false, false
 	g.hold, g.cand = holding{since: c.now}, candidacy{}
 	c.urgent = true
 }
@@ -91,8 +95,11 @@ func (c *Core) gift(from NodeID, r Record) {
 	if g == nil || r.Owner != c.self || g.rec.Owner != from || g.rec.Epoch+1 != r.Epoch {
 		return
 	}
-	run, level := r.Run, r.Level
-	c.become(g, r.Epoch, r.Arbiter)
+	run, level, arbiter := r.Run, r.Level, r.Arbiter
+	if arbiter == c.self { // the former owner lived on this node's leases
+		arbiter = ""
+	}
+	c.become(g, r.Epoch, arbiter)
 	g.rec.Run, g.rec.Level = run, level
 	g.hold.sure = true
 	c.explain(g, TookOver, func() string { return fmt.Sprintf("%s handed it over at epoch %d", from, r.Epoch) })

@@ -1,5 +1,7 @@
 package ha
 
+import "time"
+
 // NodeID names a voter: a node or the witness. A witness that lost its state
 // must come back under a new id, never under the old one.
 type NodeID string
@@ -28,8 +30,9 @@ type Record struct {
 	Owner NodeID // the only node that may run the guest
 	// Standby holds the replica and is the only node that may claim the guest.
 	Standby NodeID
-	// Arbiter is the witness whose vote, together with the standby's, moves the
-	// guest. Empty: the owner runs without a lease, and nobody may claim.
+	// Arbiter is whose vote, together with the standby's, moves the guest: a
+	// witness, the standby itself (ModeBias) or FenceVote. Empty: the owner runs
+	// without a lease, and nobody may claim.
 	Arbiter  NodeID
 	Run      bool // the user wants it running
 	Level    Level
@@ -41,7 +44,7 @@ type Record struct {
 	// Promised is the epoch this standby claims; until the claim is answered it
 	// acknowledges no lease of a lower one. 0: none.
 	Promised uint64
-	// Bound is the witness under whose leases this owner still lives. It leaves
+	// Bound is the arbiter under which this owner still lives. It leaves
 	// Arbiter's value only after another voter has stored the new Arbiter.
 	Bound NodeID
 	// Taking: this owner has not yet finished resuming the guest from its replica.
@@ -49,11 +52,18 @@ type Record struct {
 	// Handed: this former owner gave the guest away and repeats so until the
 	// new owner is heard.
 	Handed bool
+	// Alone: with FenceVote, no standby can claim the guest any more: it stored
+	// that its replica is outdated, or was switched off since. A started owner
+	// may then run the guest without having heard the peer.
+	Alone bool
 }
+
+// FenceVote stands in Arbiter for a confirmed switching-off of the owner.
+const FenceVote NodeID = "!fence"
 
 // shared is the part of a record that travels.
 func (r Record) shared() Record {
-	r.Promised, r.Bound, r.Taking, r.Handed = 0, "", false, false
+	r.Promised, r.Bound, r.Taking, r.Handed, r.Alone = 0, "", false, false, false
 	return r
 }
 
@@ -68,7 +78,8 @@ type Mode string
 const (
 	ModeNone    Mode = "none"    // nobody: detect, alert, never promote alone
 	ModeWitness Mode = "witness" // the witness
-	ModeFence   Mode = "fence"   // reserved: a fencing agent; refused for now
+	ModeFence   Mode = "fence"   // a fencing device that confirms that the owner is off
+	ModeBias    Mode = "bias"    // one of the two nodes, chosen beforehand
 )
 
 // Cluster is the configuration both nodes share. It travels in heartbeats; the
@@ -79,6 +90,11 @@ type Cluster struct {
 	Nodes   [2]NodeID
 	Mode    Mode
 	Witness NodeID // with ModeWitness
+	Bias    NodeID // with ModeBias: the only node that takes guests over
+	// FenceDelay, with ModeFence, is how much longer than the other one of the
+	// nodes waits before it shoots, so that a cut cable does not end with both
+	// off. It should be longer than a shot takes.
+	FenceDelay time.Duration
 }
 
 func (c Cluster) newerThan(o Cluster) bool {
@@ -97,10 +113,23 @@ func (c Cluster) peerOf(self NodeID) NodeID {
 	return ""
 }
 
-// arbiter is the witness the nodes should live under, or none.
-func (c Cluster) arbiter() NodeID {
+// witness is the third voter, or none.
+func (c Cluster) witness() NodeID {
 	if c.Mode != ModeWitness || c.Nodes[0] == "" || c.Nodes[1] == "" {
 		return ""
 	}
 	return c.Witness
+}
+
+// arbiter is what belongs into Record.Arbiter of an owner's guests.
+func (c Cluster) arbiter(owner NodeID) NodeID {
+	switch {
+	case c.Nodes[0] == "" || c.Nodes[1] == "":
+		return ""
+	case c.Mode == ModeFence:
+		return FenceVote
+	case c.Mode == ModeBias && owner != c.Bias:
+		return c.Bias
+	}
+	return c.witness()
 }

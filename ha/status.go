@@ -33,7 +33,7 @@ type AlarmStatus struct {
 func (c *Core) Status() Status {
 	s := Status{
 		Self: c.self, Boot: c.boot, Now: c.now, Cluster: c.cluster, Storage: !c.broken,
-		PeerHeard: c.heardAt(c.peer()), WitnessHeard: c.heardAt(c.cluster.arbiter()),
+		PeerHeard: c.heardAt(c.peer()), WitnessHeard: c.heardAt(c.cluster.witness()),
 	}
 	for i := range c.guests {
 		g := &c.guests[i]

@@ -18,6 +18,10 @@ const (
 	LeaseAlive      Verdict = "lease-alive"  // the owner's lease may still be alive
 	NoWitness       Verdict = "no-witness"   // the witness is not heard
 	Asking          Verdict = "asking"
+	OwnerUnheard    Verdict = "owner-unheard" // not since this node started
+	FenceDelayed    Verdict = "fence-delayed" // the owner may shoot first
+	Fencing         Verdict = "fencing"
+	FenceFailed     Verdict = "fence-failed"
 	WitnessRefuses  Verdict = "witness-refuses"
 	Claiming        Verdict = "claiming"
 	Withdrawn       Verdict = "withdrawn"
