@@ -83,7 +83,45 @@ func (w *world) hostEvent(k Kind, i, r int) {
 		h.suspended = true
 	case Drift:
 		w.rate = i
+	case Hit, Confirm, Miss:
+		w.fire(k, i)
 	}
+}
+
+// fire is what the fencing device does.
+func (w *world) fire(k Kind, i int) {
+	s := &w.shots[i]
+	if k == Hit {
+		if s.id != 0 && !s.hit {
+			s.hit = true
+		} else {
+			s.stray = false
+		}
+		w.hostEvent(PowerOff, 1-i, 0)
+		return
+	}
+	answer := ha.Fenced{ID: s.id, OK: k == Confirm, Err: "failed"}
+	current := s.boot == w.host[i].boot
+	s.id, s.hit, s.stray = 0, false, s.stray || !s.hit
+	if current {
+		w.feed(i, answer)
+	}
+}
+
+// order is the core's order to the device. What an earlier incarnation ordered
+// may still be executed.
+func (w *world) order(i int, a ha.Fence) {
+	s := &w.shots[i]
+	s.stray = s.stray || s.id != 0 && !s.hit
+	s.id, s.boot, s.hit = a.ID, w.host[i].boot, false
+}
+
+// hosts is how many machines there are: without a witness only the nodes.
+func (w *world) hosts() int {
+	if w.mode == ha.ModeWitness {
+		return hosts
+	}
+	return nodes
 }
 
 // second lets time pass, first for the guards, then for the agents.
@@ -124,14 +162,21 @@ func (w *world) resync(g int) {
 
 // first is the state a search begins at: every guest runs on its owner and its
 // replica is in sync.
-func first(v Variant, count int) *world {
-	w := &world{variant: v, count: count, gen: 1}
+func first(b Bounds) *world {
+	v, count := b.Variant, max(b.Guests, 1)
+	w := &world{variant: v, count: count, gen: 1, mode: b.Mode}
+	if w.mode == "" {
+		w.mode = ha.ModeWitness
+	}
 	for i := range w.host {
 		h := &w.host[i]
 		h.now, h.power = ha.Time(100e9), true
 		h.cluster = ha.Cluster{Gen: 1, By: ids[0], Nodes: [2]ha.NodeID{ids[0], ids[1]}, Mode: ha.ModeWitness, Witness: ids[third]}
-		if v == NoArbiter {
+		switch {
+		case v == NoArbiter:
 			h.cluster.Mode, h.cluster.Witness = ha.ModeNone, ""
+		case w.mode != ha.ModeWitness:
+			h.cluster.Mode, h.cluster.Witness, h.cluster.Bias = w.mode, "", ids[1]
 		}
 		w.start(i)
 	}

@@ -20,6 +20,8 @@ const (
 	Start                // host A and its agent
 	Resume               // agent or host A, paused or suspended
 	Empty                // the store of A has room again
+	Hit                  // the shot of A: the other node loses power
+	Confirm              // the device tells A that the other node is off
 	Cut                  // both ways between A and B
 	CutOff               // A from everybody
 	OneWay               // from A to B
@@ -34,14 +36,16 @@ const (
 	Drift                // the clocks advance by rates A
 	HandOver             // guest A
 	Mode                 // A=1: live under the witness, 0: without
+	Miss                 // the device tells A that it failed; the order may be executed later
 )
 
 var kindNames = [...]string{
 	"a second passes", "write to %s that the peer cannot get", "links %s and %s again", "a held message arrives: %s",
-	"%s starts", "%s goes on", "room in the store of %s", "cut %s and %s", "cut %s off from everybody", "lose what %s sends to %s",
+	"%s starts", "%s goes on", "room in the store of %s",
+	"the shot of %s takes the other node's power", "%s hears that the other node is off", "cut %s and %s", "cut %s off from everybody", "lose what %s sends to %s",
 	"hold what %s sends to %s", "a held message arrives, and will again: %s", "the agent of %s crashes", "the agent of %s is restarted",
 	"%s loses power", "the agent of %s is paused", "%s is suspended", "the store of %s is full", "clock rates %s",
-	"hand %s over", "mode %s",
+	"hand %s over", "mode %s", "the shot of %s fails",
 }
 
 // Choice is one transition.
@@ -104,6 +108,14 @@ func (w *world) choices(b Bounds) []Choice {
 			}
 		}
 	}
+	for i, s := range w.shots {
+		if s.id != 0 && !s.hit || s.stray {
+			add(Hit, i, 0)
+		}
+		if s.id != 0 && (s.hit || w.variant == Unconfirmed) {
+			add(Confirm, i, 0)
+		}
+	}
 	if w.faults < b.Faults {
 		return w.trouble(list, b.Only)
 	}
@@ -117,14 +129,14 @@ func (w *world) trouble(list []Choice, only []Kind) []Choice {
 			list = append(list, Choice{k, uint8(a), uint8(b)})
 		}
 	}
-	for i := range hosts {
-		for j := i + 1; j < hosts; j++ {
+	for i := range w.hosts() {
+		for j := i + 1; j < w.hosts(); j++ {
 			if w.link[i][j] != linkCut || w.link[j][i] != linkCut {
 				add(Cut, i, j)
 			}
 		}
 		add(CutOff, i, 0)
-		for j := range hosts {
+		for j := range w.hosts() {
 			if i != j && w.link[i][j] == linkUp {
 				add(OneWay, i, j)
 				add(Hold, i, j)
@@ -156,7 +168,12 @@ func (w *world) trouble(list []Choice, only []Kind) []Choice {
 			add(HandOver, g, 0)
 		}
 	}
-	if w.variant == "" && w.runs(0) {
+	for i, s := range w.shots {
+		if s.id != 0 && !s.hit {
+			add(Miss, i, 0)
+		}
+	}
+	if w.variant == "" && w.mode == ha.ModeWitness && w.runs(0) {
 		if w.host[0].cluster.Mode == ha.ModeWitness {
 			add(Mode, 0, 0)
 		} else {

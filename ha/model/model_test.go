@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"vmctl/ha"
 )
 
 var (
@@ -22,9 +24,18 @@ func TestSafe(t *testing.T) {
 		{Depth: 6, Faults: 2},
 		{Depth: 9, Faults: 2, Only: []Kind{CutOff, Restart, Pause, Drift}},
 		{Depth: 7, Faults: 1, Guests: 2},
+		{Mode: ha.ModeFence, Depth: 12, Faults: 1},
+		{Mode: ha.ModeFence, Depth: 7, Faults: 2},
+		{Mode: ha.ModeFence, Depth: 18, Faults: 1, Only: []Kind{Cut, CutOff}},
+		{Mode: ha.ModeFence, Depth: 8, Faults: 1, Guests: 2},
+		{Mode: ha.ModeBias, Depth: 11, Faults: 1, Guests: 2},
+		{Mode: ha.ModeBias, Depth: 6, Faults: 2},
 	}
 	if underRace {
-		bounds = []Bounds{{Depth: 8, Faults: 1}, {Depth: 4, Faults: 2}, {Depth: 5, Faults: 1, Guests: 2}}
+		bounds = []Bounds{
+			{Depth: 8, Faults: 1}, {Depth: 4, Faults: 2}, {Depth: 5, Faults: 1, Guests: 2},
+			{Mode: ha.ModeFence, Depth: 9, Faults: 1}, {Mode: ha.ModeBias, Depth: 8, Faults: 1, Guests: 2},
+		}
 	}
 	if *depth > 0 {
 		bounds = []Bounds{{Depth: *depth, Faults: *faults}}
@@ -46,25 +57,32 @@ func TestSafe(t *testing.T) {
 // TestUnsafe: a protocol that lacks one rule has a counterexample, the shortest
 // within its bounds. A search that cannot fail proves nothing.
 func TestUnsafe(t *testing.T) {
-	for v, only := range map[Variant][]Kind{
-		Receipt:       {CutOff, Hold},
-		Relative:      {Cut, Suspend},
-		AgentEnforced: {Pause, Crash, CutOff},
-		Forgetful:     {CutOff, Restart},
-		Gateway:       {Cut, CutOff, Crash},
-		NoArbiter:     {Cut, CutOff, Crash},
+	for v, u := range map[Variant]struct {
+		mode  ha.Mode
+		depth int
+		only  []Kind
+	}{
+		Receipt:       {ha.ModeWitness, 12, []Kind{CutOff, Hold}},
+		Relative:      {ha.ModeWitness, 12, []Kind{Cut, Suspend}},
+		AgentEnforced: {ha.ModeWitness, 12, []Kind{Pause, Crash, CutOff}},
+		Forgetful:     {ha.ModeWitness, 12, []Kind{CutOff, Restart}},
+		Gateway:       {ha.ModeWitness, 12, []Kind{Cut, CutOff, Crash}},
+		NoArbiter:     {ha.ModeWitness, 12, []Kind{Cut, CutOff, Crash}},
+		Unconfirmed:   {ha.ModeFence, 12, []Kind{Cut, Pause}},
+		OldBeat:       {ha.ModeFence, 20, []Kind{Cut}},
 	} {
+		only := u.only
 		t.Run(string(v), func(t *testing.T) {
 			if underRace && v == Receipt {
 				return // 200,000 states; the other build searches them
 			}
-			b := Bounds{Depth: 12, Faults: 2, Variant: v, Only: only}
+			b := Bounds{Mode: u.mode, Depth: u.depth, Faults: 2, Variant: v, Only: only}
 			r := Search(b)
 			if r.Violation == "" {
 				t.Fatalf("no counterexample in %d states", r.States)
 			}
 			if r.States < 20_000 { // the larger ones cost too much to search twice
-				if safe := Search(Bounds{Depth: r.Depth, Faults: 2, Only: only}); safe.Violation != "" {
+				if safe := Search(Bounds{Mode: u.mode, Depth: r.Depth, Faults: 2, Only: only}); safe.Violation != "" {
 					t.Errorf("the whole protocol fails too: %s", strings.Join(safe.Trace, "\n"))
 				}
 			}

@@ -4,6 +4,8 @@ import (
 	"crypto/sha256"
 	"runtime"
 	"sync"
+
+	"vmctl/ha"
 )
 
 // Bounds limit a search.
@@ -12,7 +14,8 @@ type Bounds struct {
 	Faults  int // faults and acts of people on one path
 	Guests  int // 1 or 2; 0: 1
 	Variant Variant
-	Only    []Kind // nil: every kind of fault; else these
+	Mode    ha.Mode // "": witness
+	Only    []Kind  // nil: every kind of fault; else these
 }
 
 // Result is what a search found.
@@ -38,7 +41,7 @@ type next struct {
 // Search visits every state within the bounds, nearest first. Its result does
 // not depend on the number of processors.
 func Search(b Bounds) Result {
-	w := first(b.Variant, max(b.Guests, 1))
+	w := first(b)
 	seen := map[[16]byte]struct{}{digest(w): {}}
 	path := []node{{parent: -1}}
 	level, index := []*world{w}, []int32{0}
@@ -118,7 +121,7 @@ func trace(b Bounds, path []node) []string {
 	for at := int32(len(path) - 1); path[at].parent >= 0; at = path[at].parent {
 		way = append(way, path[at].choice)
 	}
-	w := first(b.Variant, max(b.Guests, 1))
+	w := first(b)
 	text := []string{w.summary("everything is well")}
 	for i := len(way) - 1; i >= 0; i-- {
 		what := w.describe(way[i])

@@ -56,6 +56,9 @@ func (w *world) start(i int) {
 		}
 	}
 	w.feed(i, ha.Tick{})
+	if i != third {
+		w.believe(i)
+	}
 }
 
 func (w *world) stop(i int) {
@@ -102,6 +105,11 @@ func (w *world) handle(i int, ev ha.Event) {
 
 func (w *world) step(i int, ev ha.Event) []ha.Action {
 	w.late(i, ev)
+	if in, ok := ev.(ha.Received); ok && w.variant == OldBeat && i != third {
+		if beat, ok := in.Message.(ha.Heartbeat); ok && beat.From == ids[1-i] {
+			w.beat[i] = beat
+		}
+	}
 	if i == third {
 		if w.variant == Gateway {
 			return gateway(ev)
@@ -136,6 +144,8 @@ func (w *world) execute(i int, list []ha.Action) {
 			w.renew(i, a)
 		case ha.TakeOver:
 			w.takeOver(i, a)
+		case ha.Fence:
+			w.order(i, a)
 		case ha.Yield:
 			h.machine[guestIndex(a.Guest)] = machine{}
 		case ha.Detached:

@@ -13,10 +13,12 @@ const (
 	Forgetful     Variant = "witness-forgets"         // its records, over a restart
 	Gateway       Variant = "gateway-as-arbiter"      // something both sides can ping, without a memory
 	NoArbiter     Variant = "no-arbiter"              // silence of the peer is taken for its death
+	Unconfirmed   Variant = "fence-unconfirmed"       // an accepted order counts as a node that is off
+	OldBeat       Variant = "fence-old-heartbeat"     // a restarted node believes what was said to an earlier incarnation
 )
 
 // Variants lists them all.
-var Variants = []Variant{Receipt, Relative, AgentEnforced, Forgetful, Gateway, NoArbiter}
+var Variants = []Variant{Receipt, Relative, AgentEnforced, Forgetful, Gateway, NoArbiter, Unconfirmed, OldBeat}
 
 // late is the lease counted from the receipt of its acknowledgement.
 func (w *world) late(i int, ev ha.Event) {
@@ -58,6 +60,15 @@ func gateway(ev ha.Event) []ha.Action {
 		}}}
 	}
 	return nil
+}
+
+// believe gives a started node the last heartbeat that an earlier incarnation
+// heard, as if it were said to this one.
+func (w *world) believe(i int) {
+	if beat := w.beat[i]; w.variant == OldBeat && beat.Boot != 0 {
+		beat.To = w.host[i].boot
+		w.feed(i, ha.Received{Message: beat})
+	}
 }
 
 // presume promotes what a silent peer owns.

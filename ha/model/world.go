@@ -91,6 +91,13 @@ type envelope struct {
 	message  ha.Message
 }
 
+// shot is an order to the fencing device that switches the other node off.
+type shot struct {
+	id, boot uint64 // of the order; id 0: none
+	hit      bool   // the other node lost its power; this one does not know yet
+	stray    bool   // the order of an earlier incarnation, or one given up, may still be executed
+}
+
 // world is one state. A copy shares the machines until it steps them.
 type world struct {
 	variant Variant
@@ -102,7 +109,10 @@ type world struct {
 	link    [hosts][hosts]linkMode
 	held    []envelope
 	engine  [maxGuests]engine
-	top     [maxGuests]uint64 // highest epoch taken over
+	shots   [nodes]shot
+	mode    ha.Mode
+	beat    [nodes]ha.Heartbeat // of the peer, heard last; kept for OldBeat
+	top     [maxGuests]uint64   // highest epoch taken over
 	rate    int
 	gen     uint64
 	faults  int
@@ -207,6 +217,9 @@ func (w *world) key() []byte {
 	for g := range w.count {
 		e := w.engine[g]
 		b = append(b, byte(e.host), byte(e.epoch), bits(e.attached, e.asked, e.detached), byte(w.top[g]))
+	}
+	for _, s := range w.shots {
+		b = append(b, byte(s.id), byte(s.boot), bits(s.hit, s.stray))
 	}
 	return append(b, byte(w.rate), byte(w.gen), byte(w.faults))
 }
