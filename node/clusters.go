@@ -130,6 +130,7 @@ func (n *Node) Cluster(ctx context.Context) (api.Cluster, error) {
 		}
 		out.Members = append(out.Members, member)
 	}
+	out.Bias, out.FenceDelaySeconds = string(core.Cluster.Bias), core.Cluster.FenceDelay.Seconds()
 	if core.Cluster.Mode == ha.ModeWitness {
 		w, _ := record.witness(core.Cluster.Witness)
 		out.Witness = &api.Witness{Name: w.Name, Addr: w.Addr}

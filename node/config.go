@@ -16,6 +16,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"vmctl/node/api"
+	"vmctl/node/fence"
 	"vmctl/vm"
 )
 
@@ -28,6 +29,8 @@ type Config struct {
 	Listen     string `yaml:"listen"`    // for the peer; empty: no cluster possible
 	Advertise  string `yaml:"advertise"` // the address told to the peer, if not Listen
 	Accel      string `yaml:"accel"`
+	// Fence switches the other node off; nil: this node has no device for that.
+	Fence *fence.Device `yaml:"fence"`
 
 	Version string       `yaml:"-"`
 	Log     *slog.Logger `yaml:"-"`
@@ -69,6 +72,11 @@ func (c *Config) check() error {
 	for flag, addr := range map[string]string{"listen": c.Listen, "advertise": c.Advertise} {
 		if err := checkAddr(addr); addr != "" && err != nil {
 			return api.Errorf(api.Usage, "--%s: %v", flag, err)
+		}
+	}
+	if c.Fence != nil {
+		if err := c.Fence.Check(); err != nil {
+			return api.Errorf(api.Usage, "the config file's fence: %v", err)
 		}
 	}
 	if c.RAMDir == "" {

@@ -22,6 +22,7 @@ type decider struct {
 	tick   time.Duration
 	log    *slog.Logger
 	send   func(to ha.NodeID, m ha.Message)
+	fence  func(ha.Fence)
 	guests guestActions
 	shared func(ha.Cluster)
 	notice func(ha.Action) // Alarm and Note
@@ -238,6 +239,8 @@ func (d *decider) execute(action ha.Action) {
 		d.guests.replicaState(a.Guest, a.Epoch, true)
 	case ha.Settled:
 		d.guests.settled(a)
+	case ha.Fence:
+		d.fence(a)
 	case ha.Reply:
 		if waiting := d.waiting[a.ID]; waiting != nil {
 			waiting <- a

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"vmctl/ha"
@@ -177,10 +176,12 @@ func (n *Node) serve(ctx context.Context, ready func(*Node)) (err error) {
 	defer cancel()
 	n.links = lease.New(ctx, n.members.dialVoter, n.decider.deliver, n.linkChanged, n.log)
 	n.decider.send = n.links.Send
+	n.decider.fence = func(order ha.Fence) { n.tasks.Go(func() { n.switchOff(ctx, order) }) }
 	n.tasks.Go(n.links.Wait)
 	n.tasks.Go(func() { n.decider.run(ctx) })
 	n.tasks.Go(func() { n.exchange.run(ctx) })
 	n.tasks.Go(func() { n.guests.run(ctx) })
+	n.tasks.Go(func() { n.watchFence(ctx) })
 	if peers != nil {
 		server := n.peerServer()
 		n.tasks.Go(func() {
@@ -211,14 +212,6 @@ func (n *Node) serve(ctx context.Context, ready func(*Node)) (err error) {
 	return err
 }
 
-// listenError says what is wrong with --listen.
-func listenError(err error) error {
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return api.Errorf(api.Conflict, "listen for the peer: %v", err).WithHint("Another program has the address: give this agent another --listen.")
-	}
-	return api.Errorf(api.Usage, "listen for the peer: %v", err).WithHint("Is --listen an address of this host?")
-}
-
 // adoptBound is how long a start waits for guests to be adopted before it says
 // that it is ready.
 const adoptBound = 3 * time.Second
@@ -230,29 +223,6 @@ func start(ctx context.Context, run func(context.Context)) (stop func()) {
 	done := make(chan struct{})
 	go func() { defer close(done); run(ctx) }()
 	return func() { cancel(); <-done }
-}
-
-// listenAPI opens the unix socket. The database's lock has made sure that no
-// other agent has this state directory; another one may have this socket.
-func (n *Node) listenAPI() (net.Listener, error) {
-	path := n.config.Socket()
-	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
-		conn.Close()
-		return nil, api.Errorf(api.Conflict, "start the agent: another one answers at %s", path).
-			WithHint("Give this one its own --runtime-dir.")
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("remove the old socket: %w", err)
-	}
-	listener, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, fmt.Errorf("open the agent's socket: %w", err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		listener.Close()
-		return nil, fmt.Errorf("open the agent's socket: %w", err)
-	}
-	return listener, nil
 }
 
 func (n *Node) peerServer() *peer.Server {

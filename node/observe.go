@@ -20,7 +20,7 @@ const showBound = time.Second
 // backend is the agent as the API sees it.
 func (n *Node) backend() *api.Backend {
 	return &api.Backend{
-		Node: n.config.Name, Machines: n, Operator: n, Clusters: n, Witnesses: n, Observer: n, Hosts: n, Router: n, Log: n.log,
+		Node: n.config.Name, Machines: n, Operator: n, Clusters: n, Witnesses: n, Observer: n, Hosts: n, Thirds: n, Router: n, Log: n.log,
 	}
 }
 
@@ -204,9 +204,9 @@ func summary(s api.Status) (bool, string) {
 		return false, "no running guest asks for protection"
 	case covered < wanted:
 		return false, fmt.Sprintf("%d of %d protected guests have a complete replica; %s has not", covered, wanted, missing)
-	case s.Cluster.Witness == nil:
-		return false, fmt.Sprintf("%d guests are replicated, but without a witness nothing is started by itself", covered)
-	case !s.Cluster.Witness.Reachable:
+	case s.Cluster.Mode == string(ha.ModeNone):
+		return false, fmt.Sprintf("%d guests are replicated, but without a third vote nothing is started by itself", covered)
+	case s.Cluster.Witness != nil && !s.Cluster.Witness.Reachable:
 		return false, fmt.Sprintf("%d guests are replicated, but the witness cannot be reached", covered)
 	}
 	return true, fmt.Sprintf("%d of %d protected guests would be taken over", covered, wanted)

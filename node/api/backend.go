@@ -56,6 +56,12 @@ type Witnesses interface {
 	RemoveWitness(ctx context.Context) error
 }
 
+// Thirds says who the third vote is, where that is no witness.
+type Thirds interface {
+	SetMode(ctx context.Context, change ModeChange) (Cluster, error)
+	CheckFence(ctx context.Context) (FenceCheck, error)
+}
+
 // Observer tells what is going on.
 type Observer interface {
 	Status(ctx context.Context) (Status, error)

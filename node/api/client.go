@@ -208,6 +208,16 @@ func (c *Client) RemoveWitness(ctx context.Context) error {
 	return c.call(ctx, http.MethodDelete, "/v1/witness", nil, nil)
 }
 
+// SetMode changes who is the third vote.
+func (c *Client) SetMode(ctx context.Context, change ModeChange) (out Cluster, err error) {
+	return out, c.call(ctx, http.MethodPut, "/v1/cluster/mode", change, &out)
+}
+
+// CheckFence asks the node's fencing device for its peer's power.
+func (c *Client) CheckFence(ctx context.Context) (out FenceCheck, err error) {
+	return out, c.call(ctx, http.MethodPost, "/v1/cluster/fence/check", nil, &out)
+}
+
 // VMs lists guests.
 func (c *Client) VMs(ctx context.Context) (out []VM, err error) {
 	return out, c.call(ctx, http.MethodGet, "/v1/vms", nil, &out)

@@ -125,6 +125,16 @@ func (f *fake) AddWitness(_ context.Context, addr, token string) (Witness, error
 
 func (f *fake) RemoveWitness(context.Context) error { f.note("no witness"); return f.err }
 
+func (f *fake) SetMode(_ context.Context, change ModeChange) (Cluster, error) {
+	f.note("mode %s %s %g", change.Mode, change.Bias, change.DelaySeconds)
+	return Cluster{Mode: change.Mode}, f.err
+}
+
+func (f *fake) CheckFence(context.Context) (FenceCheck, error) {
+	f.note("fence check")
+	return FenceCheck{Power: "on"}, f.err
+}
+
 func (f *fake) Status(context.Context) (Status, error) {
 	f.note("status")
 	return Status{Summary: "fine"}, f.err
@@ -178,7 +188,7 @@ func serveAt(t *testing.T, f *fake, socket string) (stop func()) {
 		t.Fatal(err)
 	}
 	backend := &Backend{
-		Node: "a", Machines: f, Operator: f, Clusters: f, Witnesses: f, Observer: f, Router: f, Log: slog.New(slog.DiscardHandler),
+		Node: "a", Machines: f, Operator: f, Clusters: f, Witnesses: f, Thirds: f, Observer: f, Router: f, Log: slog.New(slog.DiscardHandler),
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	server := &http.Server{Handler: backend.Handler(), BaseContext: func(net.Listener) context.Context { return ctx }}

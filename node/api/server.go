@@ -30,6 +30,7 @@ type Backend struct {
 	Witnesses Witnesses
 	Observer  Observer
 	Hosts     Hosts
+	Thirds    Thirds
 	Router    Router
 	Log       *slog.Logger
 }
@@ -96,6 +97,14 @@ func (b *Backend) nodeRoutes(mux *http.ServeMux) {
 		return b.Clusters.Join(r.Context(), in.Addr, in.Token)
 	}))
 	mux.HandleFunc("DELETE /v1/cluster", reply(b, func(r *http.Request) (any, error) { return nil, b.Clusters.Leave(r.Context()) }))
+	mux.HandleFunc("PUT /v1/cluster/mode", reply(b, func(r *http.Request) (any, error) {
+		var in ModeChange
+		if err := readJSON(r, &in); err != nil {
+			return nil, err
+		}
+		return b.Thirds.SetMode(r.Context(), in)
+	}))
+	mux.HandleFunc("POST /v1/cluster/fence/check", reply(b, func(r *http.Request) (any, error) { return b.Thirds.CheckFence(r.Context()) }))
 	mux.HandleFunc("POST /v1/witness", reply(b, func(r *http.Request) (any, error) {
 		var in struct{ Addr, Token string }
 		if err := readJSON(r, &in); err != nil {

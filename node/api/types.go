@@ -129,10 +129,28 @@ type Alarm struct {
 type Cluster struct {
 	Name    string   `json:"name"`
 	ID      string   `json:"id"`
-	Mode    string   `json:"mode"` // witness or none
+	Mode    string   `json:"mode"` // witness, fence, bias or none
+	Bias    string   `json:"bias,omitempty"`
 	Self    string   `json:"self"`
 	Members []Member `json:"members"`
 	Witness *Witness `json:"witness"`
+
+	FenceDelaySeconds float64 `json:"fence_delay_seconds,omitempty"`
+}
+
+// ModeChange says who is to be the third vote.
+type ModeChange struct {
+	Mode         string  `json:"mode"`
+	Bias         string  `json:"bias,omitempty"`
+	DelaySeconds float64 `json:"fence_delay_seconds,omitempty"`
+}
+
+// FenceCheck is what a node's fencing device says of the other node.
+type FenceCheck struct {
+	Node  string `json:"node"`
+	Agent string `json:"agent"`
+	Peer  string `json:"peer"`
+	Power string `json:"power"` // on or off
 }
 
 // Member is one node of a cluster.

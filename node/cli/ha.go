@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"text/tabwriter"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -20,7 +21,77 @@ func haCommand() *cli.Command {
 			Flags:  []cli.Flag{&cli.BoolFlag{Name: "confirm-peer-off", Usage: "I have made sure that the peer is switched off", DisableDefaultText: true}},
 			Action: haPromote,
 		},
+		&cli.Command{
+			Name: "mode", Usage: "show or choose who is the third vote when a node falls silent", ArgsUsage: "[none|fence|bias]",
+			Description: "witness  a third machine, the safest; chosen by `vmctl witness add`\n" +
+				"fence    a silent node is switched off by the other's fencing device (section fence: of\n" +
+				"         the config file) before its guests are taken over; both devices must work now\n" +
+				"bias     NODE alone decides: it takes the other's guests over by itself, and the other's\n" +
+				"         guests freeze whenever NODE is silent, also when it is NODE that died\n" +
+				"none     nothing is started by itself\n\n" +
+				"Examples:\n   vmctl ha mode fence --delay 5s\n   vmctl ha mode bias --bias node-a",
+			Flags: []cli.Flag{
+				&cli.StringFlag{Name: "bias", Usage: "the `NODE` that decides"},
+				&cli.DurationFlag{Name: "delay", Value: 5 * time.Second, Usage: "head start of the node that runs the guests, a `TIME` longer than a shot takes"},
+			},
+			Action: haMode,
+		},
+		&cli.Command{
+			Name: "fence-check", Usage: "ask this node's fencing device for the power of the other node; changes nothing",
+			Action: haFenceCheck,
+		},
 	)
+}
+
+func haMode(c *cli.Context) error {
+	if c.NArg() == 0 {
+		cluster, err := client(c).Cluster(c.Context)
+		if err != nil {
+			return err
+		}
+		return show(c, cluster, func(w *tabwriter.Writer) { fmt.Fprintln(w, modeText(cluster)) })
+	}
+	args, err := arguments(c, "none|fence|bias")
+	if err != nil {
+		return err
+	}
+	if args[0] != "bias" && c.IsSet("bias") || args[0] != "fence" && c.IsSet("delay") {
+		return api.Errorf(api.Usage, "ha mode %s: --bias belongs to the mode bias, --delay to the mode fence", args[0])
+	}
+	change := api.ModeChange{Mode: args[0], Bias: c.String("bias")}
+	if args[0] == "fence" {
+		change.DelaySeconds = c.Duration("delay").Seconds()
+	}
+	cluster, err := client(c).SetMode(c.Context, change)
+	if err != nil {
+		return err
+	}
+	return show(c, cluster, func(w *tabwriter.Writer) { fmt.Fprintln(w, modeText(cluster)) })
+}
+
+func modeText(cluster api.Cluster) string {
+	switch cluster.Mode {
+	case "witness":
+		return "witness: " + cluster.Witness.Addr + " is the third vote"
+	case "fence":
+		return fmt.Sprintf("fence: a silent node is switched off before its guests are taken over (head start %g s)", cluster.FenceDelaySeconds)
+	case "bias":
+		return "bias: only " + cluster.Bias + " takes guests over by itself"
+	}
+	return "none: nothing is started by itself when a node dies"
+}
+
+func haFenceCheck(c *cli.Context) error {
+	if _, err := arguments(c); err != nil {
+		return err
+	}
+	check, err := client(c).CheckFence(c.Context)
+	if err != nil {
+		return err
+	}
+	return show(c, check, func(w *tabwriter.Writer) {
+		fmt.Fprintf(w, "%s: %s says that %s is %s\n", check.Node, check.Agent, check.Peer, check.Power)
+	})
 }
 
 func haStatus(c *cli.Context) error {

@@ -78,6 +78,16 @@ func SyncedSince(t time.Time) func(api.VM) error {
 	}
 }
 
+// InState says whether the guest is in a state.
+func InState(state string) func(api.VM) error {
+	return func(v api.VM) error {
+		if v.State != state {
+			return fmt.Errorf("the guest is %s, not %s: %s", v.State, state, v.Reason)
+		}
+		return nil
+	}
+}
+
 // DiskImage is the guest's first disk on this host, once it has run here or
 // been replicated here.
 func (h *Host) DiskImage(v api.VM) string {

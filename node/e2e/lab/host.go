@@ -25,8 +25,9 @@ type Host struct {
 	dir  string
 	ram  string
 
-	agent *exec.Cmd
-	gone  chan struct{} // closed when agent was waited for
+	config string // file for the agent's next start; empty: none
+	agent  *exec.Cmd
+	gone   chan struct{} // closed when agent was waited for
 }
 
 // Dir is where the host's files are; Log its agent's log.
@@ -68,6 +69,9 @@ func (h *Host) Launch() error {
 	} else {
 		args = append(args, "node", "run", "--name", h.Name, "--state-dir", filepath.Join(h.dir, "s"),
 			"--runtime-dir", filepath.Join(h.dir, "r"), "--ram-dir", h.ram, "--listen", h.Addr+":7440", "--accel", "tcg")
+		if h.config != "" {
+			args = append(args, "--config", h.config)
+		}
 	}
 	h.agent = exec.Command("ip", args...)
 	h.agent.Stdout, h.agent.Stderr = log, log
@@ -79,6 +83,12 @@ func (h *Host) Launch() error {
 	h.gone = gone
 	go func(agent *exec.Cmd) { _ = agent.Wait(); close(gone) }(h.agent)
 	return nil
+}
+
+// Configure gives the agent a config file, from its next start on.
+func (h *Host) Configure(text string) error {
+	h.config = h.dir + ".yaml"
+	return os.WriteFile(h.config, []byte(text), 0o600)
 }
 
 // Gone is closed when the agent that was started last has ended.
