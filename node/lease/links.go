@@ -159,6 +159,7 @@ func (l *Links) carry(conn *wire.Conn, from ha.NodeID, out *outlet) error {
 	var reader sync.WaitGroup
 	defer reader.Wait()
 	defer conn.Close()
+	in, form := NewDecoder(from), NewEncoder(conn.Version())
 	reader.Go(func() {
 		for {
 			kind, body, err := conn.Receive()
@@ -166,7 +167,7 @@ func (l *Links) carry(conn *wire.Conn, from ha.NodeID, out *outlet) error {
 				cancel(err)
 				return
 			}
-			message, err := decode(kind, body, from)
+			message, err := in.Message(kind, body)
 			if err != nil {
 				cancel(err)
 				return
@@ -182,11 +183,11 @@ func (l *Links) carry(conn *wire.Conn, from ha.NodeID, out *outlet) error {
 			if time.Since(next.at) > stale {
 				continue
 			}
-			kind, err := kindOf(next.message)
+			kind, body, err := form.Frame(next.message)
 			if err != nil {
 				return err
 			}
-			if err := conn.Send(kind, next.message); err != nil {
+			if err := conn.Send(kind, body); err != nil {
 				return err
 			}
 		}

@@ -317,7 +317,8 @@ func FuzzDecode(f *testing.F) {
 	f.Add(uint8(15), []byte{0xc0})
 	f.Add(uint8(kindHeartbeat), []byte{0xdf, 0xff, 0xff, 0xff, 0xff})
 	f.Fuzz(func(t *testing.T, kind uint8, body []byte) {
-		message, err := decode(wire.Kind(kind), body, "a")
+		in := NewDecoder("a")
+		message, err := in.Message(wire.Kind(kind), body)
 		switch {
 		case err == nil && message.Sender() != "a":
 			t.Errorf("taken from %q", message.Sender())

@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	"vmctl/ha"
-	"vmctl/node/peer"
 	"vmctl/node/wire"
 )
 
@@ -16,6 +15,10 @@ const (
 	kindAskReply
 	kindClaim
 	kindClaimReply
+	// From wire version 2 on: the heartbeat or acknowledgement that this
+	// connection carried last, but for its sequence number, which is the body.
+	kindSameHeartbeat
+	kindSameAck
 )
 
 // kindOf gives a message's kind.
@@ -45,32 +48,4 @@ func isReply(m ha.Message) bool {
 		return true
 	}
 	return false
-}
-
-func decodeAs[T ha.Message](body []byte) (ha.Message, error) {
-	var m T
-	err := wire.Decode(body, &m)
-	return m, err
-}
-
-// decode reads a frame of the lease protocol and checks that its sender is
-// the one the connection proved.
-func decode(kind wire.Kind, body []byte, from ha.NodeID) (ha.Message, error) {
-	decoders := map[wire.Kind]func([]byte) (ha.Message, error){
-		kindHeartbeat: decodeAs[ha.Heartbeat], kindAck: decodeAs[ha.Ack],
-		kindAsk: decodeAs[ha.Ask], kindAskReply: decodeAs[ha.AskReply],
-		kindClaim: decodeAs[ha.Claim], kindClaimReply: decodeAs[ha.ClaimReply],
-	}
-	read := decoders[kind]
-	if read == nil {
-		return nil, fmt.Errorf("lease connection: frame of kind %d: %w", kind, wire.ErrMalformed)
-	}
-	message, err := read(body)
-	if err != nil {
-		return nil, err
-	}
-	if message.Sender() != from {
-		return nil, fmt.Errorf("lease connection of %s carries a message of %s: %w", from, message.Sender(), peer.ErrStranger)
-	}
-	return message, nil
 }

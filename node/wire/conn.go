@@ -35,6 +35,7 @@ var (
 // no timeouts.
 type Options struct {
 	MaxFrame     int           // bytes; 0 means DefaultMaxFrame
+	Buffer       int           // bytes read ahead; 0 means 64 KiB, which suits bulk data
 	WriteTimeout time.Duration // a Send that takes longer fails; 0 means none
 	ReadTimeout  time.Duration // a Receive that waits longer fails; 0 means none
 }
@@ -43,8 +44,9 @@ type Options struct {
 // goroutines, Receive from one. After an error the connection is of no more use
 // and should be closed.
 type Conn struct {
-	raw  net.Conn
-	opts Options
+	raw     net.Conn
+	opts    Options
+	version int // what the handshake agreed on; 0 before it
 
 	writing sync.Mutex
 	out     bytes.Buffer
@@ -59,10 +61,17 @@ func NewConn(raw net.Conn, opts Options) *Conn {
 	if opts.MaxFrame <= 0 {
 		opts.MaxFrame = DefaultMaxFrame
 	}
-	c := &Conn{raw: raw, opts: opts, in: bufio.NewReaderSize(raw, 64<<10)}
+	if opts.Buffer <= 0 {
+		opts.Buffer = 64 << 10
+	}
+	c := &Conn{raw: raw, opts: opts, in: bufio.NewReaderSize(raw, opts.Buffer)}
 	c.encoder = msgpack.NewEncoder(&c.out)
+	c.encoder.UseCompactInts(true)
 	return c
 }
+
+// Version is the wire version that the handshake agreed on, 0 before it.
+func (c *Conn) Version() int { return c.version }
 
 // Send writes one frame and returns when the operating system has it. A frame
 // over the limit is refused and the connection stays good.
@@ -175,6 +184,17 @@ func Decode(body []byte, v any) (err error) {
 		return fmt.Errorf("decode %T: %d bytes too many: %w", v, reader.Len(), ErrMalformed)
 	}
 	return nil
+}
+
+// Encode gives v the form that a frame's body has.
+func Encode(v any) ([]byte, error) {
+	var out bytes.Buffer
+	encoder := msgpack.NewEncoder(&out)
+	encoder.UseCompactInts(true)
+	if err := encoder.Encode(v); err != nil {
+		return nil, fmt.Errorf("encode %T: %w", v, err)
+	}
+	return out.Bytes(), nil
 }
 
 // Close ends the connection and unblocks Send and Receive at once. TLS's own

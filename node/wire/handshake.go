@@ -7,8 +7,11 @@ import (
 
 // Version is the wire version of this build, MinVersion the oldest it still
 // speaks: always one back.
+//
+//	1  the first
+//	2  lease connections have short forms of repeated messages
 const (
-	Version    = 1
+	Version    = 2
 	MinVersion = 1
 )
 
@@ -77,6 +80,7 @@ func Greet(c *Conn, hello Hello) (Welcome, error) {
 		if welcome.Version < MinVersion || welcome.Version > Version {
 			return Welcome{}, fmt.Errorf("handshake: the other end chose version %d, we speak %d to %d: %w", welcome.Version, MinVersion, Version, ErrVersion)
 		}
+		c.version = welcome.Version
 		return welcome, nil
 	case kindRefused:
 		refused := new(Refused)
@@ -120,6 +124,7 @@ func Accept(c *Conn, self string, check func(Hello) error) (Hello, error) {
 		}
 		return hello, err
 	}
+	c.version = version
 	return hello, c.Send(kindWelcome, Welcome{Version: version, Node: self})
 }
 

@@ -2,6 +2,7 @@ package witness
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"testing"
 
@@ -24,6 +25,7 @@ func listen(t *testing.T) net.Listener {
 type voter struct {
 	id   *peer.Identity
 	conn *wire.Conn
+	in   lease.Decoder
 	seq  uint64
 }
 
@@ -34,7 +36,11 @@ func dial(t *testing.T, id *peer.Identity, addr, dir string) *voter {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	return &voter{id: id, conn: conn}
+	return &voter{id: id, conn: conn, in: lease.NewDecoder(witnessID(t, dir))}
+}
+
+func witnessID(t *testing.T, dir string) ha.NodeID {
+	return ha.NodeID(peer.WitnessID(readToken(t, dir).Fingerprint))
 }
 
 func remote(t *testing.T, addr, dir string) peer.Remote {
@@ -43,34 +49,46 @@ func remote(t *testing.T, addr, dir string) peer.Remote {
 
 // Kinds of the lease protocol, as they travel.
 const (
-	kindHeartbeat wire.Kind = 16 + iota
-	kindAck
-	kindAsk
-	kindAskReply
-	kindClaim
-	kindClaimReply
+	kindHeartbeat wire.Kind = 16
+	kindAsk       wire.Kind = 18
+	kindClaim     wire.Kind = 20
 )
 
-func (v *voter) call(t *testing.T, kind wire.Kind, message any, want wire.Kind, reply any) {
+// call says one message and returns the answer.
+func call[T ha.Message](t *testing.T, v *voter, kind wire.Kind, message any) (reply T) {
 	t.Helper()
 	if err := v.conn.Send(kind, message); err != nil {
 		t.Fatal(err)
 	}
-	got, body, err := v.conn.Receive()
-	if err != nil || got != want {
-		t.Fatalf("a reply of kind %d, %v", got, err)
-	}
-	if err := wire.Decode(body, reply); err != nil {
+	reply, err := answer[T](v)
+	if err != nil {
 		t.Fatal(err)
 	}
+	return reply
+}
+
+// answer waits for a message of the witness.
+func answer[T ha.Message](v *voter) (reply T, err error) {
+	kind, body, err := v.conn.Receive()
+	if err != nil {
+		return reply, err
+	}
+	message, err := v.in.Message(kind, body)
+	if err != nil {
+		return reply, err
+	}
+	reply, ok := message.(T)
+	if !ok {
+		return reply, fmt.Errorf("a reply of another kind: %+v", message)
+	}
+	return reply, nil
 }
 
 // heartbeat renews guests and returns when all were granted.
 func (v *voter) heartbeat(t *testing.T, renewals ...ha.Record) ha.Ack {
 	t.Helper()
 	v.seq++
-	var ack ha.Ack
-	v.call(t, kindHeartbeat, ha.Heartbeat{From: ha.NodeID(v.id.Node), Boot: 1, Seq: v.seq, Renewals: renewals}, kindAck, &ack)
+	ack := call[ha.Ack](t, v, kindHeartbeat, ha.Heartbeat{From: ha.NodeID(v.id.Node), Boot: 1, Seq: v.seq, Renewals: renewals})
 	for _, grant := range ack.Grants {
 		if !grant.OK {
 			t.Fatalf("not granted: %+v", grant)
@@ -79,20 +97,18 @@ func (v *voter) heartbeat(t *testing.T, renewals ...ha.Record) ha.Ack {
 	return ack
 }
 
-func (v *voter) ask(t *testing.T, ask ha.Ask) (reply ha.AskReply) {
+func (v *voter) ask(t *testing.T, ask ha.Ask) ha.AskReply {
 	t.Helper()
 	v.seq++
 	ask.From, ask.Boot, ask.Seq = ha.NodeID(v.id.Node), 1, v.seq
-	v.call(t, kindAsk, ask, kindAskReply, &reply)
-	return reply
+	return call[ha.AskReply](t, v, kindAsk, ask)
 }
 
-func (v *voter) claim(t *testing.T, claim ha.Claim) (reply ha.ClaimReply) {
+func (v *voter) claim(t *testing.T, claim ha.Claim) ha.ClaimReply {
 	t.Helper()
 	v.seq++
 	claim.From, claim.Boot, claim.Seq = ha.NodeID(v.id.Node), 1, v.seq
-	v.call(t, kindClaim, claim, kindClaimReply, &reply)
-	return reply
+	return call[ha.ClaimReply](t, v, kindClaim, claim)
 }
 
 func TestClustersDoNotMix(t *testing.T) {
