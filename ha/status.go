@@ -67,3 +67,9 @@ func (w *Witness) Records() []Record {
 	}
 	return list
 }
+
+// Guests says how many guests the witness knows.
+func (w *Witness) Guests() int { return len(w.guests) }
+
+// Knows says whether the witness has a record of the guest.
+func (w *Witness) Knows(id GuestID) bool { return w.find(id) != nil }

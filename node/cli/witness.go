@@ -58,7 +58,8 @@ func witnessRun(c *cli.Context) error {
 		}
 		name = host
 	}
-	config := witness.Config{Name: name, StateDir: c.String("state-dir"), Listen: c.String("listen"), Log: logger(c)}
+	witness.Lean()
+	config := witness.Config{Name: name, StateDir: c.String("state-dir"), Listen: c.String("listen"), Lean: true, Log: logger(c)}
 	return witness.Run(c.Context, config, func(addr string) {
 		config.Log.Info("witness is ready", "name", name, "listen", addr)
 		_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)

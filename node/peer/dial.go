@@ -42,7 +42,7 @@ func (id *Identity) Dial(ctx context.Context, to Remote, purpose, guest string, 
 }
 
 func greet(raw net.Conn, hello wire.Hello, opts wire.Options) (*wire.Conn, error) {
-	conn := wire.NewConn(raw, wire.Options{MaxFrame: opts.MaxFrame, ReadTimeout: dialTimeout, WriteTimeout: dialTimeout})
+	conn := wire.NewConn(raw, wire.Options{MaxFrame: opts.MaxFrame, Buffer: opts.Buffer, ReadTimeout: dialTimeout, WriteTimeout: dialTimeout})
 	if _, err := wire.Greet(conn, hello); err != nil {
 		conn.Close()
 		return nil, err

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"vmctl/node/wire"
+	"vmctl/node/wire/record"
 )
 
 // handshakeTimeout bounds TLS and hello of a connection that comes in;
@@ -42,6 +43,7 @@ type Server struct {
 	Gate     Gate
 	Handlers map[string]Handler
 	Options  wire.Options // of connections after the handshake
+	Lean     bool         // connections take little memory, and are slow for bulk: see package record
 	Log      *slog.Logger
 }
 
@@ -101,17 +103,19 @@ func (s *Server) shakeHands(ctx context.Context, raw net.Conn) (*wire.Conn, wire
 	}
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
-	secure := tls.Server(raw, &tls.Config{
+	secure, state, err := s.secure(ctx, raw, &tls.Config{
 		MinVersion:             tls.VersionTLS13,
 		Certificates:           []tls.Certificate{*pair},
 		ClientAuth:             tls.RequestClientCert, // Admit verifies it, without a clock
 		SessionTicketsDisabled: true,
 	})
-	if err := secure.HandshakeContext(ctx); err != nil {
-		return nil, wire.Hello{}, fmt.Errorf("TLS: %w", err)
+	if err != nil {
+		return nil, wire.Hello{}, err
 	}
-	conn := wire.NewConn(secure, wire.Options{MaxFrame: s.Options.MaxFrame, ReadTimeout: handshakeTimeout, WriteTimeout: handshakeTimeout})
-	chain := secure.ConnectionState().PeerCertificates
+	conn := wire.NewConn(secure, wire.Options{
+		MaxFrame: s.Options.MaxFrame, Buffer: s.Options.Buffer, ReadTimeout: handshakeTimeout, WriteTimeout: handshakeTimeout,
+	})
+	chain := state.PeerCertificates
 	hello, err := wire.Accept(conn, s.Self, func(h wire.Hello) error {
 		if s.Handlers[h.Purpose] == nil {
 			return fmt.Errorf("no connections for %q are served here", h.Purpose)
@@ -123,4 +127,24 @@ func (s *Server) shakeHands(ctx context.Context, raw net.Conn) (*wire.Conn, wire
 	}
 	conn.SetTimeouts(s.Options.ReadTimeout, s.Options.WriteTimeout)
 	return conn, hello, nil
+}
+
+// secure makes the TLS handshake.
+func (s *Server) secure(ctx context.Context, raw net.Conn, config *tls.Config) (net.Conn, tls.ConnectionState, error) {
+	if s.Lean {
+		return lean(ctx, raw, config)
+	}
+	secure := tls.Server(raw, config)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		return nil, tls.ConnectionState{}, fmt.Errorf("TLS: %w", err)
+	}
+	return secure, secure.ConnectionState(), nil
+}
+
+func lean(ctx context.Context, raw net.Conn, config *tls.Config) (net.Conn, tls.ConnectionState, error) {
+	conn, state, err := record.Server(ctx, raw, config)
+	if err != nil {
+		return nil, state, err
+	}
+	return conn, state, nil
 }

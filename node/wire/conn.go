@@ -218,6 +218,15 @@ func (c *Conn) Raw() net.Conn {
 	return &unframed{Conn: c.raw, in: c.in}
 }
 
+// Release gives the byte stream up to whoever reads and writes its frames from
+// now on. It fails when bytes have been read ahead.
+func (c *Conn) Release() (net.Conn, error) {
+	if n := c.in.Buffered(); n > 0 {
+		return nil, fmt.Errorf("%d bytes came before they were asked for: %w", n, ErrMalformed)
+	}
+	return c.raw, nil
+}
+
 type unframed struct {
 	net.Conn
 	in *bufio.Reader

@@ -1,42 +1,38 @@
 package witness
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
-	"sync"
 
 	"vmctl/ha"
-	"vmctl/node/lease"
 	"vmctl/store"
 	"vmctl/vm/guard"
 )
 
-// cluster is one pair that this witness serves: its core, stepped under the
-// lock, and its links.
+// cluster is one pair that this witness serves. It is the loop's, but for its
+// id and name, which do not change.
 type cluster struct {
-	id     string
-	record clusterRecord
-	db     *store.DB
-	log    *slog.Logger
-	links  *lease.Links
-
-	mu   sync.Mutex
-	core *ha.Witness
+	id    string
+	name  string
+	core  *ha.Witness
+	links []*link
+	known known
+	// held is what the core said last, while its first actions are being stored:
+	// the core must not be stepped then, nor said to have said the rest.
+	held []ha.Action
 }
 
 // open makes a cluster ready to be served. A cluster that enrols again keeps
 // its core: what was promised stays promised.
-func (w *Witness) open(id string, record clusterRecord) error {
+func (w *Witness) open(id, name string) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if known := w.clusters[id]; known != nil {
+	if w.clusters[id] != nil {
 		return nil
 	}
-	c := &cluster{id: id, record: record, db: w.db, log: w.config.Log.With("cluster", record.Name)}
-	records, err := c.load()
+	c := &cluster{id: id, name: name}
+	records, err := c.load(w.db)
 	if err != nil {
 		return err
 	}
@@ -47,13 +43,12 @@ func (w *Witness) open(id string, record clusterRecord) error {
 	if err != nil {
 		return err
 	}
-	c.links = lease.New(context.Background(), nil, c.deliver, nil, c.log)
 	w.clusters[id] = c
 	return nil
 }
 
-func (c *cluster) load() (records []ha.Record, err error) {
-	err = c.db.View(func(tx *store.Tx) error {
+func (c *cluster) load(db *store.DB) (records []ha.Record, err error) {
+	err = db.View(func(tx *store.Tx) error {
 		rows, err := leaseTable.List(tx, c.id+"/")
 		for _, row := range rows {
 			records = append(records, row.Value)
@@ -61,75 +56,45 @@ func (c *cluster) load() (records []ha.Record, err error) {
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("load the leases of cluster %s: %w", c.record.Name, err)
+		return nil, fmt.Errorf("load the leases of cluster %s: %w", c.name, err)
 	}
 	return records, nil
 }
 
-// deliver steps the core and executes what follows. A vote that cannot be
-// stored is not cast.
-func (c *cluster) deliver(message ha.Message) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var event ha.Event = ha.Received{Message: message}
-	for event != nil {
-		actions := c.core.Step(ha.Time(guard.Now()), event)
-		event = nil
-		if err := c.persist(actions); err != nil {
-			c.log.Error("a vote could not be stored", "error", err)
-			event = ha.PersistFailed{Err: err.Error()}
-			continue
+// put stores what one durable action says.
+func (c *cluster) put(tx *store.Tx, action ha.Action) error {
+	switch a := action.(type) {
+	case ha.Persist:
+		_, err := leaseTable.PutEpoch(tx, c.key(a.Record.Guest), a.Record, a.Record.Epoch)
+		return err
+	case ha.Erase:
+		err := leaseTable.Delete(tx, c.key(a.Guest))
+		if errors.Is(err, store.ErrNotFound) {
+			return nil
 		}
-		for _, action := range actions {
-			c.execute(action)
-		}
+		return err
 	}
-}
-
-// persist stores what must be durable before anything else happens.
-func (c *cluster) persist(actions []ha.Action) error {
-	var writes []func(*store.Tx) error
-	for _, action := range actions {
-		switch a := action.(type) {
-		case ha.Persist:
-			writes = append(writes, func(tx *store.Tx) error {
-				_, err := leaseTable.PutEpoch(tx, c.key(a.Record.Guest), a.Record, a.Record.Epoch)
-				return err
-			})
-		case ha.Erase:
-			writes = append(writes, func(tx *store.Tx) error {
-				err := leaseTable.Delete(tx, c.key(a.Guest))
-				if errors.Is(err, store.ErrNotFound) {
-					return nil
-				}
-				return err
-			})
-		}
-	}
-	if len(writes) == 0 {
-		return nil
-	}
-	return c.db.Update(func(tx *store.Tx) error {
-		for _, write := range writes {
-			if err := write(tx); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	return fmt.Errorf("no way to store %T", action)
 }
 
 func (c *cluster) key(guest ha.GuestID) string {
 	return c.id + "/" + strings.ReplaceAll(string(guest), "/", "_")
 }
 
-func (c *cluster) execute(action ha.Action) {
-	switch a := action.(type) {
-	case ha.Send:
-		c.links.Send(a.To, a.Message)
-	case ha.Note:
-		c.log.Info("vote", "guest", a.Guest, "verdict", a.Verdict, "reason", a.Reason)
-	case ha.Alarm:
-		c.log.Error("alarm", "kind", a.Kind, "on", a.On, "text", a.Text)
+func (c *cluster) link(node ha.NodeID) *link {
+	for _, l := range c.links {
+		if l.node == node {
+			return l
+		}
+	}
+	return nil
+}
+
+func (c *cluster) remove(gone *link) {
+	for i, l := range c.links {
+		if l == gone {
+			c.links = append(c.links[:i], c.links[i+1:]...)
+			return
+		}
 	}
 }

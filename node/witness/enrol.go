@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"strings"
 	"unicode"
@@ -37,7 +38,7 @@ func (w *Witness) enrol(_ context.Context, conn *wire.Conn, hello wire.Hello) {
 		if err != nil {
 			return nil, fmt.Errorf("store the cluster: %w", err)
 		}
-		if err := w.open(request.Cluster, record); err != nil {
+		if err := w.open(request.Cluster, request.ClusterName); err != nil {
 			return nil, err
 		}
 		w.config.Log.Info("cluster enrolled", "cluster", request.ClusterName, "id", request.Cluster)
@@ -68,11 +69,26 @@ func checkRequest(request peer.EnrolRequest) error {
 // unclaimed refuses an id that another authority has enrolled: whoever holds a
 // token must not get at a cluster that is here already.
 func (w *Witness) unclaimed(request peer.EnrolRequest) error {
-	known := w.clusters[request.Cluster]
-	if known != nil && !bytes.Equal(known.record.CACert, request.CACert) {
+	known, err := w.stored(request.Cluster)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	case !bytes.Equal(known.CACert, request.CACert):
 		return refuse(api.Unsafe, "a cluster of this id is enrolled here with another certificate")
 	}
 	return nil
+}
+
+// stored is what is known of a cluster that enrolled, or store.ErrNotFound.
+func (w *Witness) stored(id string) (record clusterRecord, err error) {
+	err = w.db.View(func(tx *store.Tx) error {
+		row, err := clusterTable.Get(tx, id)
+		record = row.Value
+		return err
+	})
+	return record, err
 }
 
 func refuse(code api.Code, text string) error {

@@ -2,6 +2,7 @@ package witness
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -26,6 +27,7 @@ type Config struct {
 	Name     string
 	StateDir string
 	Listen   string
+	Lean     bool // the process is nothing but this witness: give memory back
 	Log      *slog.Logger
 }
 
@@ -74,6 +76,7 @@ type Witness struct {
 	db     *store.DB
 	self   selfRecord
 	ready  func(addr string)
+	loop   *loop
 
 	mu       sync.Mutex
 	clusters map[string]*cluster
@@ -113,18 +116,59 @@ func Run(ctx context.Context, config Config, ready func(addr string)) (err error
 	if err != nil {
 		return api.Errorf(api.Usage, "listen for clusters: %v", err).WithHint("Is --listen an address of this machine?")
 	}
-	ready(listener.Addr().String())
+	return w.serve(ctx, listener, pair)
+}
+
+// serve runs the loop, the writer and the server; each waits for who uses it.
+func (w *Witness) serve(ctx context.Context, listener net.Listener, pair tls.Certificate) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	writer := newWriter(w.db)
+	loop, err := newLoop(writer, w.config.Log)
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	writer.ring = loop.ring
+	if w.config.Lean {
+		loop.tidy = tidy
+	}
+	w.loop = loop
 	server := &peer.Server{
 		Self:    w.self.Name,
 		Gate:    peer.WitnessGate{Pair: pair, Authority: w.authority},
-		Options: lease.Options(),
-		Log:     config.Log,
+		Options: wire.Options{MaxFrame: maxHello, Buffer: 1 << 10, ReadTimeout: silence, WriteTimeout: silence},
+		Lean:    true,
+		Log:     w.config.Log,
 		Handlers: map[string]peer.Handler{
-			lease.Purpose:     w.serve,
+			lease.Purpose:     w.take,
 			peer.PurposeEnrol: w.enrol,
 		},
 	}
-	return server.Serve(ctx, listener)
+	var looping, writing sync.WaitGroup
+	var failed error
+	writing.Go(writer.run)
+	looping.Go(func() { failed = loop.run(ctx); cancel() })
+	w.ready(listener.Addr().String())
+	err = server.Serve(ctx, listener)
+	cancel()
+	looping.Wait()
+	close(writer.batches)
+	writing.Wait()
+	return errors.Join(failed, err, loop.close())
+}
+
+// take hands a lease connection to the loop.
+func (w *Witness) take(_ context.Context, conn *wire.Conn, hello wire.Hello) {
+	c := w.find(hello.Cluster)
+	if c == nil {
+		return
+	}
+	l, err := newLink(conn, hello, c)
+	if err != nil {
+		w.config.Log.Info("connection refused", "cluster", c.name, "node", hello.Node, "error", err)
+		return
+	}
+	w.loop.add(l)
 }
 
 // begin loads or makes the identity, counts this start, and opens the clusters.
@@ -156,7 +200,7 @@ func (w *Witness) begin() error {
 		return fmt.Errorf("load the clusters: %w", err)
 	}
 	for _, row := range enrolled {
-		if err := w.open(row.Key, row.Value); err != nil {
+		if err := w.open(row.Key, row.Value.Name); err != nil {
 			return err
 		}
 	}
@@ -172,20 +216,15 @@ func newSelf(name string) (selfRecord, error) {
 }
 
 func (w *Witness) authority(id string) ([]byte, error) {
-	if c := w.find(id); c != nil {
-		return c.record.CACert, nil
+	record, err := w.stored(id)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, fmt.Errorf("this witness does not serve cluster %s; enrol it with `vmctl witness add`", id)
 	}
-	return nil, fmt.Errorf("this witness does not serve cluster %s; enrol it with `vmctl witness add`", id)
+	return record.CACert, err
 }
 
 func (w *Witness) find(id string) *cluster {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.clusters[id]
-}
-
-func (w *Witness) serve(ctx context.Context, conn *wire.Conn, hello wire.Hello) {
-	if c := w.find(hello.Cluster); c != nil {
-		c.links.Serve(ctx, conn, hello)
-	}
 }

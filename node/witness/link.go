@@ -1,0 +1,169 @@
+package witness
+
+import (
+	"fmt"
+	"net"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vmctl/ha"
+	"vmctl/node/lease"
+	"vmctl/node/wire"
+	"vmctl/node/wire/record"
+)
+
+// link is one lease connection of a node. It is the loop's: a few hundred bytes
+// while it is quiet.
+type link struct {
+	fd      int
+	cluster *cluster
+	node    ha.NodeID
+	in, out record.Keys
+	from    lease.Decoder
+	form    lease.Encoder
+
+	sealed []byte // a part of a record
+	plain  []byte // a part of a frame, or frames that wait for the cluster's store
+	unsent []byte
+
+	counted int // bytes of these that the loop's account has
+	heard   time.Time
+	frames  int    // since the last sweep
+	armed   uint32 // what epoll waits for
+	closed  bool
+}
+
+// newLink takes a connection's socket over from Go's own poller.
+func newLink(conn *wire.Conn, hello wire.Hello, c *cluster) (*link, error) {
+	l := &link{
+		cluster: c, node: ha.NodeID(hello.Node), heard: time.Now(),
+		from: lease.NewDecoder(ha.NodeID(hello.Node)), form: lease.NewEncoder(conn.Version()),
+	}
+	stream, err := conn.Release()
+	if err != nil {
+		return nil, err
+	}
+	secure, ok := stream.(*record.Conn)
+	if !ok {
+		return nil, fmt.Errorf("a lease connection on %T", stream)
+	}
+	var raw net.Conn
+	if raw, l.in, l.out, err = secure.Release(); err != nil {
+		return nil, err
+	}
+	l.fd, err = socketOf(raw)
+	return l, err
+}
+
+// socketOf duplicates a connection's descriptor: the connection may be closed
+// then.
+func socketOf(raw net.Conn) (fd int, err error) {
+	socket, ok := raw.(syscall.Conn)
+	if !ok {
+		return -1, fmt.Errorf("%T has no socket", raw)
+	}
+	control, err := socket.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	failed := control.Control(func(original uintptr) {
+		fd, err = unix.FcntlInt(original, unix.F_DUPFD_CLOEXEC, 3)
+	})
+	if failed != nil {
+		return -1, failed
+	}
+	if err != nil {
+		return -1, fmt.Errorf("keep a connection's socket: %w", err)
+	}
+	return fd, nil
+}
+
+// held is how many bytes the link makes the witness keep.
+func (l *link) held() int { return len(l.sealed) + len(l.plain) + len(l.unsent) }
+
+// quick is how much is read at once from a link that is not in the middle of a
+// message: a few heartbeats. It bounds what one link may make of the loop's turn.
+const quick = 4 << 10
+
+// receive reads what came and appends to plain what it opened.
+func (l *link) receive(scratch, plain []byte) ([]byte, error) {
+	n := copy(scratch, l.sealed)
+	most := len(scratch)
+	if l.held() == 0 {
+		most = quick
+	}
+	got, err := unix.Read(l.fd, scratch[n:most])
+	switch {
+	case err == unix.EAGAIN || err == unix.EINTR:
+		return plain, nil
+	case err != nil:
+		return plain, fmt.Errorf("read: %w", err)
+	case got == 0:
+		return plain, record.ErrClosed
+	}
+	data := scratch[:n+got]
+	for {
+		size, err := record.Length(data)
+		if err != nil {
+			return plain, err
+		}
+		if size == 0 || size > len(data) {
+			break
+		}
+		opened, err := l.in.Open(data[:size])
+		if err != nil {
+			return plain, err
+		}
+		if len(opened) == 0 {
+			return plain, fmt.Errorf("an empty record: %w", record.ErrRecord)
+		}
+		plain = append(plain, opened...)
+		data = data[size:]
+	}
+	l.sealed = keep(l.sealed, data)
+	return plain, nil
+}
+
+// keep copies what is left for later; nothing is nil, so that a quiet link has
+// no buffers.
+func keep(to, left []byte) []byte {
+	if len(left) == 0 {
+		return nil
+	}
+	return append(to[:0], left...)
+}
+
+// send makes a frame of a message and writes what the socket takes of it.
+func (l *link) send(m ha.Message) error {
+	kind, body, err := l.form.Frame(m)
+	if err != nil {
+		return err
+	}
+	frame, err := wire.AppendFrame(nil, maxFrame, kind, body)
+	if err != nil {
+		return err
+	}
+	sealed, err := l.out.Seal(nil, frame)
+	if err != nil {
+		return err
+	}
+	if l.unsent != nil {
+		l.unsent = append(l.unsent, sealed...)
+		return nil
+	}
+	return l.write(sealed)
+}
+
+func (l *link) write(data []byte) error {
+	n, err := unix.Write(l.fd, data)
+	switch {
+	case err == unix.EAGAIN || err == unix.EINTR:
+		n = 0
+	case err != nil:
+		return fmt.Errorf("write: %w", err)
+	}
+	l.unsent = keep(nil, data[n:])
+	return nil
+}
