@@ -234,3 +234,41 @@ func FuzzReceive(f *testing.F) {
 		}
 	})
 }
+
+// Frames made and cut without a Conn are the same ones.
+func TestFramesWithoutAConn(t *testing.T) {
+	a, b := net.Pipe()
+	conn := NewConn(a, Options{})
+	sent := note{Text: "x", Data: []byte{1, 2, 3}}
+	go func() { _ = conn.Send(17, sent); a.Close() }()
+	stream, err := io.ReadAll(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	frame, err := AppendFrame([]byte("before"), 1000, 17, sent)
+	if err != nil || string(frame) != "before"+string(stream) {
+		t.Fatalf("%x instead of %x, %v", frame, stream, err)
+	}
+	if _, err := AppendFrame(nil, 10, 17, sent); !errors.Is(err, ErrFrameTooLarge) {
+		t.Errorf("a long frame: %v", err)
+	}
+	for n := range stream {
+		if size, _, _, err := CutFrame(stream[:n], 1000); size != 0 || err != nil {
+			t.Errorf("%d of %d bytes are a frame: %v", n, len(stream), err)
+		}
+	}
+	size, kind, body, err := CutFrame(append(stream, stream...), 1000)
+	var got note
+	if err == nil {
+		err = Decode(body, &got)
+	}
+	if err != nil || size != len(stream) || kind != 17 || got.Text != sent.Text {
+		t.Errorf("%d bytes of kind %d, %+v: %v", size, kind, got, err)
+	}
+	if _, _, _, err := CutFrame(stream, 10); !errors.Is(err, ErrFrameTooLarge) {
+		t.Errorf("a long frame is cut: %v", err)
+	}
+	if _, _, _, err := CutFrame([]byte{0, 0, 0, 1, 17}, 10); !errors.Is(err, ErrMalformed) {
+		t.Errorf("a frame without a body: %v", err)
+	}
+}

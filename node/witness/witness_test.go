@@ -39,6 +39,33 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// child runs a witness in a process of its own.
+func child(t *testing.T, dir string) (cmd *exec.Cmd, addr string) {
+	t.Helper()
+	cmd = exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), childDir+"="+dir)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { kill(cmd) })
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cmd, strings.TrimSpace(line)
+}
+
+// kill ends a child as a power cut does: it may be called again.
+func kill(cmd *exec.Cmd) {
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+}
+
 func config(dir string) Config {
 	return Config{Name: "w", StateDir: dir, Listen: "127.0.0.1:0", Log: slog.New(slog.DiscardHandler)}
 }
@@ -46,9 +73,14 @@ func config(dir string) Config {
 // start runs a witness in this process; stop waits for its end.
 func start(t *testing.T, dir string) (addr string, stop func()) {
 	t.Helper()
+	return startWith(t, config(dir))
+}
+
+func startWith(t *testing.T, config Config) (addr string, stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, done := make(chan string, 1), make(chan error, 1)
-	go func() { done <- Run(ctx, config(dir), func(addr string) { ready <- addr }) }()
+	go func() { done <- Run(ctx, config, func(addr string) { ready <- addr }) }()
 	ended := false
 	stop = func() {
 		cancel()
@@ -253,61 +285,6 @@ func TestBadConfig(t *testing.T) {
 		err := Run(t.Context(), c, func(string) { t.Errorf("%s: it runs", name) })
 		if err == nil || api.AsError(err).Code != test.code {
 			t.Errorf("%s: %v", name, err)
-		}
-	}
-}
-
-// TestVotesSurviveAKill ends the witness's process right behind an
-// acknowledgement: what was acknowledged is there after a restart.
-func TestVotesSurviveAKill(t *testing.T) {
-	dir := t.TempDir()
-	shop := found(t, "shop", "a")
-	other := second(t, shop, "b")
-	for round := uint64(1); round <= 3; round++ {
-		child := exec.Command(os.Args[0])
-		child.Env = append(os.Environ(), childDir+"="+dir)
-		child.Stderr = os.Stderr
-		out, err := child.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := child.Start(); err != nil {
-			t.Fatal(err)
-		}
-		line, err := bufio.NewReader(out).ReadString('\n')
-		addr := strings.TrimSpace(line)
-		if err == nil && round == 1 {
-			err = enrol(shop, addr, readToken(t, dir))
-		}
-		if err == nil {
-			c := dial(t, shop, addr, dir)
-			c.heartbeat(t, ha.Record{Guest: ha.GuestID(fmt.Sprint("g", round)), Epoch: round, Rev: 7, Owner: "a", Standby: "b", Run: true})
-		}
-		logMemory(t, child.Process.Pid)
-		_ = child.Process.Kill()
-		_ = child.Wait()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	addr, _ := start(t, dir)
-	c := dial(t, other, addr, dir)
-	for round := uint64(1); round <= 3; round++ {
-		reply := c.ask(t, ha.Ask{Guest: ha.GuestID(fmt.Sprint("g", round)), Epoch: round + 1})
-		if reply.Would || reply.Record.Epoch != round || reply.Record.Rev != 7 || reply.Record.Owner != "a" || reply.FromBoot != 4 {
-			t.Errorf("round %d: %+v", round, reply)
-		}
-	}
-}
-
-func logMemory(t *testing.T, pid int) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return
-	}
-	for line := range strings.Lines(string(data)) {
-		if strings.HasPrefix(line, "VmRSS") {
-			t.Log("the witness (a test's program): ", strings.Join(strings.Fields(line), " "))
 		}
 	}
 }
