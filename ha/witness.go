@@ -3,6 +3,7 @@ package ha
 import (
 	"fmt"
 	"sort"
+	"sync"
 )
 
 // WitnessSetup is what a witness starts from. Boot must be higher than in every
@@ -51,7 +52,7 @@ func (w *Witness) Step(now Time, ev Event) []Action {
 		return w.recover(failed)
 	}
 	if w.undo == nil {
-		w.undo = &Witness{}
+		w.undo = spares.Get().(*Witness)
 	}
 	w.copyTo(w.undo)
 	w.now = max(now, w.now)
@@ -69,8 +70,17 @@ func (w *Witness) Step(now Time, ev Event) []Action {
 			w.claim(m)
 		}
 	}
-	return w.flush(nil)
+	actions := w.flush(nil)
+	if !w.stored { // nothing that could fail: a step in a thousand needs its undo
+		spares.Put(w.undo)
+		w.undo = nil
+	}
+	return actions
 }
+
+// spares are undo copies that no step needs: a process with a thousand
+// witnesses, most of them quiet, shares a few. What one holds means nothing.
+var spares = sync.Pool{New: func() any { return &Witness{} }}
 
 func (w *Witness) recover(failed PersistFailed) []Action {
 	if w.undo == nil {

@@ -3,6 +3,7 @@ package lease
 import (
 	"context"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -20,8 +21,11 @@ const (
 	// the lease still lasts.
 	silence     = time.Second
 	redialPause = 100 * time.Millisecond
-	linkIdle    = 30 * time.Second
-	linkQueue   = 32
+	// longestPause is what the pause grows to while a target cannot be reached.
+	// A thousand pairs whose witness comes back must not keep it busy refusing.
+	longestPause = 400 * time.Millisecond
+	linkIdle     = 30 * time.Second
+	linkQueue    = 32
 	// stale is how long a message may wait for its link: one that is later says
 	// a wrong thing.
 	stale = 500 * time.Millisecond
@@ -109,10 +113,11 @@ func (l *Links) keepUp(to ha.NodeID, out *outlet) {
 		l.mu.Unlock()
 	}()
 	var last string
+	pause := redialPause
 	for l.ctx.Err() == nil && !l.idle(out) {
 		conn, err := l.dial(l.ctx, to)
 		if err == nil {
-			last = ""
+			last, pause = "", redialPause
 			l.status(to, true)
 			err = l.carry(conn, to, out)
 			l.status(to, false)
@@ -125,9 +130,10 @@ func (l *Links) keepUp(to ha.NodeID, out *outlet) {
 			last = text
 		}
 		select {
-		case <-time.After(redialPause):
+		case <-time.After(pause/2 + rand.N(pause)): // nodes are not in step
 		case <-l.ctx.Done():
 		}
+		pause = min(2*pause, longestPause)
 		drain(out.queue)
 	}
 }

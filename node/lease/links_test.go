@@ -237,7 +237,7 @@ func TestLateMessagesAreDropped(t *testing.T) {
 			return through(ctx, to)
 		}
 		sent := map[uint64]time.Time{}
-		for seq := uint64(1); seq <= 40; seq++ {
+		for seq := uint64(1); seq <= 50; seq++ {
 			sent[seq] = time.Now()
 			a.Send("b", ha.Heartbeat{From: "a", Seq: seq})
 			before := len(b.heard())
@@ -251,7 +251,7 @@ func TestLateMessagesAreDropped(t *testing.T) {
 			up.Store(seq > 15)
 		}
 		got := b.heard()
-		if len(got) < 15 || got[len(got)-1].(ha.Heartbeat).Seq != 40 {
+		if len(got) < 15 || got[len(got)-1].(ha.Heartbeat).Seq != 50 {
 			t.Errorf("%d heartbeats came through", len(got))
 		}
 	})

@@ -153,6 +153,9 @@ func readFrame(in io.Reader, limit int, buf *[]byte) ([]byte, error) {
 
 // splitFrame takes the kind off a payload and checks that a body follows.
 func splitFrame(payload []byte) (Kind, []byte, error) {
+	if len(payload) > 1 && payload[0] < 0x80 { // a small number is its own encoding
+		return Kind(payload[0]), payload[1:], nil
+	}
 	reader := bytes.NewReader(payload)
 	decoder := msgpack.NewDecoder(reader)
 	kind, err := decoder.DecodeUint8()
@@ -177,7 +180,11 @@ func Decode(body []byte, v any) (err error) {
 		}
 	}()
 	reader := bytes.NewReader(body)
-	if err := msgpack.NewDecoder(reader).Decode(v); err != nil {
+	decoder := msgpack.GetDecoder()
+	decoder.Reset(reader)
+	err = decoder.Decode(v)
+	msgpack.PutDecoder(decoder) // not one that panicked
+	if err != nil {
 		return fmt.Errorf("decode %T: %w (%w)", v, ErrMalformed, err)
 	}
 	if reader.Len() != 0 {
@@ -187,9 +194,13 @@ func Decode(body []byte, v any) (err error) {
 }
 
 // Encode gives v the form that a frame's body has.
-func Encode(v any) ([]byte, error) {
-	var out bytes.Buffer
-	encoder := msgpack.NewEncoder(&out)
+func Encode(v any) ([]byte, error) { return appendValue(nil, v) }
+
+func appendValue(dst []byte, v any) ([]byte, error) {
+	out := bytes.NewBuffer(dst)
+	encoder := msgpack.GetEncoder()
+	defer msgpack.PutEncoder(encoder)
+	encoder.Reset(out)
 	encoder.UseCompactInts(true)
 	if err := encoder.Encode(v); err != nil {
 		return nil, fmt.Errorf("encode %T: %w", v, err)

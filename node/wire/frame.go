@@ -7,20 +7,20 @@ import (
 
 // AppendFrame appends a frame to dst, for an end that does its own writing.
 func AppendFrame(dst []byte, limit int, kind Kind, body any) ([]byte, error) {
-	payload, err := Encode(uint8(kind))
+	start := len(dst)
+	framed, err := appendValue(append(dst, make([]byte, headerSize)...), uint8(kind))
+	if err == nil {
+		framed, err = appendValue(framed, body)
+	}
 	if err != nil {
 		return dst, err
 	}
-	value, err := Encode(body)
-	if err != nil {
-		return dst, err
-	}
-	size := len(payload) + len(value)
+	size := len(framed) - start - headerSize
 	if size > limit {
 		return dst, fmt.Errorf("make frame of kind %d, %d bytes (limit %d): %w", kind, size, limit, ErrFrameTooLarge)
 	}
-	dst = binary.BigEndian.AppendUint32(dst, uint32(size))
-	return append(append(dst, payload...), value...), nil
+	binary.BigEndian.PutUint32(framed[start:], uint32(size))
+	return framed, nil
 }
 
 // CutFrame reads the frame that data begins with: its kind, its body (a part of

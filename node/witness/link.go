@@ -136,19 +136,24 @@ func keep(to, left []byte) []byte {
 }
 
 // send makes a frame of a message and writes what the socket takes of it.
-func (l *link) send(m ha.Message) error {
+// scratch saves making room for it.
+func (l *link) send(m ha.Message, scratch *[]byte) error {
 	kind, body, err := l.form.Frame(m)
 	if err != nil {
 		return err
 	}
-	frame, err := wire.AppendFrame(nil, maxFrame, kind, body)
+	frame, err := wire.AppendFrame((*scratch)[:0], maxFrame, kind, body)
 	if err != nil {
 		return err
 	}
-	sealed, err := l.out.Seal(nil, frame)
+	sealed, err := l.out.Seal(frame, frame)
 	if err != nil {
 		return err
 	}
+	if cap(sealed) <= quick {
+		*scratch = sealed
+	}
+	sealed = sealed[len(frame):]
 	if l.unsent != nil {
 		l.unsent = append(l.unsent, sealed...)
 		return nil

@@ -27,6 +27,7 @@ type loop struct {
 	links   map[int]*link
 	scratch []byte
 	plain   []byte
+	out     []byte
 	held    int // bytes that links hold
 	swept   time.Time
 	changed bool // connections came or went since the last sweep
@@ -279,7 +280,7 @@ func (p *loop) execute(c *cluster, actions []ha.Action) {
 		switch a := action.(type) {
 		case ha.Send:
 			if l := c.link(a.To); l != nil {
-				p.use(l, func() error { return l.send(a.Message) })
+				p.use(l, func() error { return l.send(a.Message, &p.out) })
 			}
 		case ha.Note:
 			p.log.Info("vote", "cluster", c.name, "guest", a.Guest, "verdict", a.Verdict, "reason", a.Reason)
