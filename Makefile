@@ -57,6 +57,11 @@ chaos: guest
 bench: deps guest
 	go run ./node/e2e/bench
 
+# One witness for up to a thousand pairs: no guests, no QEMU.
+.PHONY: bench-witness
+bench-witness:
+	go run ./node/e2e/bench/witness
+
 .PHONY: package
 package:
 	@rm -f dist/vmctl_*.deb dist/vmctl-*.rpm

@@ -179,7 +179,7 @@ func (m *membership) dialVoter(ctx context.Context, to ha.NodeID) (*wire.Conn, e
 		return nil, peer.ErrNoCluster
 	}
 	if w, ok := record.witness(to); ok {
-		return id.Dial(ctx, peer.Remote{Addr: w.Addr, Fingerprint: w.Fingerprint}, lease.Purpose, "", lease.Options())
+		return id.Dial(ctx, peer.Remote{Addr: w.Addr, Fingerprint: w.Fingerprint}, lease.Purpose, "", lease.WitnessOptions())
 	}
 	if other, ok := record.peerOf(m.self); ok && other.Name == string(to) {
 		return id.Dial(ctx, peer.Remote{Name: other.Name, Addr: other.Addr}, lease.Purpose, "", lease.Options())

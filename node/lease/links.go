@@ -19,7 +19,11 @@ const (
 	// silence ends a lease connection that has been silent this long:
 	// heartbeats are five times as frequent, and a new connection is made while
 	// the lease still lasts.
-	silence     = time.Second
+	silence = time.Second
+	// witnessSilence is the same for the link to a witness, to which a calm node
+	// speaks every third of a lease: two ticks late must not end the link, and
+	// a new one must still be there before the lease ends.
+	witnessSilence = 1300 * time.Millisecond
 	redialPause = 100 * time.Millisecond
 	// longestPause is what the pause grows to while a target cannot be reached.
 	// A thousand pairs whose witness comes back must not keep it busy refusing.
@@ -200,10 +204,18 @@ func (l *Links) carry(conn *wire.Conn, from ha.NodeID, out *outlet) error {
 	}
 }
 
-// Options bound a lease connection: a side that hears nothing for
-// silence, or cannot write, gives it up.
+// Options bound a lease connection between nodes: a side that hears nothing for
+// silence, or cannot write, gives it up. The frames are small, and so is what is
+// read ahead.
 func Options() wire.Options {
-	return wire.Options{MaxFrame: 1 << 20, ReadTimeout: silence, WriteTimeout: silence}
+	return wire.Options{MaxFrame: 1 << 20, Buffer: 4 << 10, ReadTimeout: silence, WriteTimeout: silence}
+}
+
+// WitnessOptions bound a lease connection to a witness.
+func WitnessOptions() wire.Options {
+	opts := Options()
+	opts.ReadTimeout, opts.WriteTimeout = witnessSilence, witnessSilence
+	return opts
 }
 
 // Serve carries a lease connection that came in; it is a peer.Handler.

@@ -340,3 +340,15 @@ func encoded(f *testing.F, m ha.Message) []byte {
 	}
 	return append([]byte(nil), body...)
 }
+
+// The link to a witness outlives a calm node's pause between two heartbeats, a
+// tick late, and is found dead while its lease leaves time for a new one.
+func TestWitnessSilence(t *testing.T) {
+	timing := ha.DefaultTiming()
+	quiet := timing.Lease/3 + 2*timing.Tick
+	again := WitnessOptions().ReadTimeout + redialPause*3/2
+	if WitnessOptions().ReadTimeout < quiet+timing.Lease/10 || again > timing.Lease*3/4 {
+		t.Errorf("a silence of %s: heartbeats come every %s, and a new link is made after %s of a lease of %s",
+			WitnessOptions().ReadTimeout, quiet, again, timing.Lease)
+	}
+}

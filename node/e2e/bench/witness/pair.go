@@ -74,7 +74,7 @@ func newNode(ctx context.Context, id, other *peer.Identity, to peer.Remote, time
 	n.core = core
 	n.links = lease.New(ctx,
 		func(ctx context.Context, _ ha.NodeID) (*wire.Conn, error) {
-			return id.Dial(ctx, to, lease.Purpose, "", lease.Options())
+			return id.Dial(ctx, to, lease.Purpose, "", lease.WitnessOptions())
 		},
 		n.answered,
 		func(_ ha.NodeID, up bool) { n.tell(ha.WitnessLink{Up: up}) },
