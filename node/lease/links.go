@@ -24,7 +24,7 @@ const (
 	// speaks every third of a lease: two ticks late must not end the link, and
 	// a new one must still be there before the lease ends.
 	witnessSilence = 1300 * time.Millisecond
-	redialPause = 100 * time.Millisecond
+	redialPause    = 100 * time.Millisecond
 	// longestPause is what the pause grows to while a target cannot be reached.
 	// A thousand pairs whose witness comes back must not keep it busy refusing.
 	longestPause = 400 * time.Millisecond

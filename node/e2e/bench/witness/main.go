@@ -25,6 +25,7 @@ const inside = "VMCTL_BENCH_WITNESS"
 var (
 	pairs  = flag.String("pairs", "1,10,100,1000", "how many pairs, one measurement each")
 	window = flag.Duration("time", 30*time.Second, "how long to watch the settled witness")
+	cores  = flag.Int("cores", 100, "how many pairs have real lease cores; the others repeat what a calm one says")
 	guests = flag.Int("guests", 3, "guests of a pair")
 	binary = flag.String("binary", "", "a vmctl program to measure instead of this tree's")
 	out    = flag.String("out", "bench/witness.md", "the table's file, or - for none")

@@ -81,7 +81,7 @@ func measure(ctx context.Context, n int) (f figures, err error) {
 		return f, err
 	}
 	for i, p := range pairs {
-		if err := addPair(ctx, p, dir, &answers, &nodes); err != nil {
+		if err := addPair(ctx, p, i < *cores, dir, &answers, &nodes); err != nil {
 			return f, err
 		}
 		if i%16 == 15 { // all come from one address, which may not take all the witness's doors
@@ -124,7 +124,7 @@ func enrolPairs(ctx context.Context, n int, dir string) (pairs [][2]*peer.Identi
 	return pairs, nil
 }
 
-func addPair(ctx context.Context, ids [2]*peer.Identity, dir string, answers *times, nodes *sync.WaitGroup) error {
+func addPair(ctx context.Context, ids [2]*peer.Identity, real bool, dir string, answers *times, nodes *sync.WaitGroup) error {
 	token, err := readToken(dir)
 	if err != nil {
 		return err
@@ -142,7 +142,14 @@ func addPair(ctx context.Context, ids [2]*peer.Identity, dir string, answers *ti
 	owns := map[*node]int{a: (*guests + 1) / 2, b: *guests / 2}
 	for n, guests := range owns {
 		after := rand.N(ha.DefaultTiming().Lease / 3) // hosts are not in step
-		nodes.Go(func() { n.run(ctx, guests, after); n.links.Wait() })
+		nodes.Go(func() {
+			if real {
+				n.run(ctx, guests, after)
+			} else {
+				n.repeat(ctx, ha.NodeID(peer.WitnessID(token.Fingerprint)), guests, after)
+			}
+			n.links.Wait()
+		})
 	}
 	return nil
 }

@@ -35,12 +35,12 @@ func ms(d time.Duration) float64 { return float64(d) / 1e6 }
 func heading() string {
 	return fmt.Sprintf(`# Witness
 
-One witness process serves N pairs: two nodes each, %d guests, real lease cores and links, an identity a node. It is watched for
-%s, after every link stood for %s. Command: `+"`make bench-witness`"+`.
+One witness process serves N pairs: two nodes each, %d guests, an identity a node, real lease links. The first %d pairs have real lease
+cores; the others repeat what a calm core says, as often. It is watched for %s, after every link stood for %s. Command: `+"`make bench-witness`"+`.
 
 | pairs | MB resident | of it anonymous | of it file | %% of one core | bytes/s a pair | packets/s a pair | heartbeats/s a pair | answer ms, median | p99 | longest | unanswered |
 |---|---|---|---|---|---|---|---|---|---|---|---|
-`, *guests, *window, settle)
+`, *guests, *cores, *window, settle)
 }
 
 const notes = `
