@@ -24,8 +24,8 @@ func TestMutants(t *testing.T) {
 		duels  bool
 	}{
 		"lease counted from receipt":     {core(ha.MutantLeaseFromReceipt), []string{twice}, true},
-		"agent enforces the deadline":    {func(o *sim.Options) { o.NoGuard = true }, []string{twice}, true},
-		"witness forgets over a restart": {func(o *sim.Options) { o.ForgetfulVoter = true }, []string{twice, lost, "stores epoch", "after epoch"}, true},
+		"agent enforces the deadline":    {func(o *sim.Options) { o.Broken.NoGuard = true }, []string{twice}, true},
+		"witness forgets over a restart": {func(o *sim.Options) { o.Broken.ForgetfulVoter = true }, []string{twice, lost, "stores epoch", "after epoch"}, true},
 		// Without the promise alone, the wait for own acknowledgements (quiet)
 		// still prevents two copies; so both are switched off.
 		"no promise before the claim":         {core(ha.MutantNoPromise | ha.MutantNoQuiet), []string{twice, lost}, true},

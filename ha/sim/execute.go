@@ -25,13 +25,16 @@ func (h *host) act(a ha.Action) {
 			h.soon(ha.Armed{Guest: a.Guest, Arm: a.Arm}, 50*time.Millisecond)
 		}
 	case ha.TakeOver:
+		if w.removed[a.Guest] {
+			w.violate("%s takes over %s, of which every voter knows that it was removed", h.id, a.Guest)
+		}
 		if v := w.volume(a.Guest); v != nil {
 			h.takeOver(v, a)
 		}
 	case ha.Yield:
 		if v := w.volume(a.Guest); v != nil {
 			w.stats.Yields++
-			h.machine[v.index] = machine{}
+			h.end(v)
 		}
 	case ha.Detached:
 		if v := w.volume(a.Guest); v != nil {
@@ -44,6 +47,8 @@ func (h *host) act(a ha.Action) {
 		if v := w.volume(a.Guest); v != nil {
 			v.replica[h.index] = replica{}
 		}
+	case ha.Reply:
+		w.answered(h, a)
 	}
 }
 
@@ -54,33 +59,6 @@ func (h *host) count(m ha.Message) {
 	case ha.ClaimReply:
 		if !m.OK {
 			h.w.stats.Refusals++
-		}
-	}
-}
-
-// honest checks that a message says nothing that is not stored.
-func (h *host) honest(m ha.Message) {
-	switch m := m.(type) {
-	case ha.Heartbeat:
-		for _, r := range m.Renewals {
-			if s := h.records[r.Guest]; s.Epoch != r.Epoch || s.Rev != r.Rev || s.Owner != h.id {
-				h.w.violate("%s renews %+v but stored %+v", h.id, r, s)
-			}
-		}
-	case ha.Ack:
-		for _, g := range m.Grants {
-			s, known := h.records[g.Guest]
-			if g.OK && known && (s.Epoch != g.Epoch || s.Rev < g.Rev || (s.Promised > g.Epoch && h.w.opt.Prepare == nil)) {
-				h.w.violate("%s acknowledges %+v but stored %+v", h.id, g, s)
-			}
-		}
-	case ha.Claim:
-		if s := h.records[m.Guest]; s.Promised != m.Epoch && h.w.opt.Prepare == nil {
-			h.w.violate("%s claims %+v but stored %+v", h.id, m, s)
-		}
-	case ha.ClaimReply:
-		if s := h.records[m.Guest]; m.OK && (s.Epoch != m.Epoch || s.Owner == h.id) {
-			h.w.violate("%s grants %+v but stored %+v", h.id, m, s)
 		}
 	}
 }
@@ -96,6 +74,8 @@ func (h *host) renew(v *volume, a ha.Renew) {
 	switch {
 	case a.Deadline <= h.local():
 		return
+	case m.stopped > 0:
+		return // the guard hears nothing
 	case m.alive && m.epoch == a.Epoch:
 		if a.Deadline > m.deadline || m.deadline == ha.Forever {
 			if !h.executes(v.index) {
@@ -105,27 +85,35 @@ func (h *host) renew(v *volume, a ha.Renew) {
 			v.executing(h, a.Epoch)
 		}
 	case rec.Run && !rec.Taking && v.want:
-		w.stats.Starts++
-		*m = machine{alive: true, epoch: a.Epoch, deadline: a.Deadline}
-		v.started(h, a.Epoch)
-		v.executing(h, a.Epoch)
+		v.start(h, a.Epoch, a.Deadline, rec.Level)
 	}
 	if a.Arm != 0 {
 		h.soon(ha.Armed{Guest: a.Guest, Arm: a.Arm}, 50*time.Millisecond)
 	}
 }
 
+// takeOver resumes the guest from its last checkpoint, or boots it from its
+// disks if there is none.
 func (h *host) takeOver(v *volume, a ha.TakeOver) {
 	w := h.w
 	w.stats.TakeOvers++
-	m := &h.machine[v.index]
-	*m = machine{}
-	v.takenOver(h, a.Epoch)
-	if a.Deadline > h.local() && a.Run && v.want {
-		*m = machine{alive: true, epoch: a.Epoch, deadline: a.Deadline}
-		v.executing(h, a.Epoch)
-	}
 	h.soon(ha.TakenOver{Guest: a.Guest, Epoch: a.Epoch}, 300*time.Millisecond)
+	if m := &h.machine[v.index]; m.alive && m.epoch == a.Epoch {
+		return // a new agent found it running
+	}
+	h.end(v)
+	m, resumed := v.takenOver(h, a)
+	if a.Deadline <= h.local() || !a.Run || !v.want {
+		return
+	}
+	if !resumed {
+		v.start(h, a.Epoch, a.Deadline, a.Level)
+		return
+	}
+	v.begin(h, a.Epoch)
+	m.alive, m.epoch, m.deadline = true, a.Epoch, a.Deadline
+	h.machine[v.index] = m
+	v.executing(h, a.Epoch)
 }
 
 // soon feeds a local answer to this life of the agent.

@@ -2,7 +2,6 @@ package sim
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -17,55 +16,43 @@ type stepper interface {
 
 // host is a machine with a clock, a store and an agent.
 type host struct {
-	w       *world
-	index   int
-	id      ha.NodeID
-	offset  int64 // of the local clock
-	ppm     int64 // drift of the local clock
-	power   bool
-	agent   bool
-	paused  int
-	busy    bool   // a slow store holds the agent up
-	life    uint64 // of the agent process: changes at every start and end
-	boot    uint64 // durable incarnation counter
-	records map[ha.GuestID]ha.Record
-	cluster ha.Cluster
-	broken  int     // faults that make the store fail
-	slow    float64 // probability that a durable action takes long
-	step    stepper
-	inbox   []ha.Event
-	machine []machine // by guest
+	w         *world
+	index     int
+	id        ha.NodeID
+	offset    int64 // of the local clock
+	ppm       int64 // drift of the local clock
+	stale     int   // faults that make the agent's readings of the clock late
+	power     bool
+	held      bool // an operator keeps it off
+	boots     int
+	suspended int
+	woken     ha.Time // local time of the last wake-up
+	agent     bool
+	paused    int
+	busy      bool   // a slow store holds the agent up
+	life      uint64 // of the agent process: changes at every start and end
+	boot      uint64 // durable incarnation counter
+	records   map[ha.GuestID]ha.Record
+	cluster   ha.Cluster
+	broken    int     // faults that make the store fail
+	full      int     // faults that leave no room
+	slow      float64 // probability that a durable action takes long
+	lying     *durably
+	step      stepper
+	inbox     []ha.Event
+	machine   []machine // by guest
 }
 
-// machine is a guest's QEMU under its guard on one host.
-type machine struct {
-	alive    bool
-	epoch    uint64
-	deadline ha.Time
+func (h *host) running() bool { return h.power && h.agent && h.paused <= 0 && h.suspended <= 0 }
+
+func (h *host) name() ha.NodeID {
+	if h == nil {
+		return "nobody"
+	}
+	return h.id
 }
-
-func (h *host) local() ha.Time { return h.localAt(h.w.now) }
-
-func (h *host) localAt(t int64) ha.Time {
-	return ha.Time(h.offset + t + t/1_000_000*h.ppm)
-}
-
-func (h *host) running() bool { return h.power && h.agent && h.paused <= 0 }
 
 func (h *host) witness() bool { return h.index >= nodes }
-
-// executes says whether a vCPU of the guest may run on this host now. The guard
-// is given its full time D to stop it.
-func (h *host) executes(g int) bool {
-	m := &h.machine[g]
-	if !h.power || !m.alive {
-		return false
-	}
-	if h.w.opt.NoGuard && !h.running() {
-		return true
-	}
-	return m.deadline == ha.Forever || h.local() <= m.deadline+ha.Time(h.w.timing.Stop)
-}
 
 func (h *host) startAgent() {
 	if !h.power || h.agent {
@@ -76,38 +63,45 @@ func (h *host) startAgent() {
 	h.boot++
 	w := h.w
 	w.logf("%s agent starts, incarnation %d", h.id, h.boot)
-	records := slices.SortedFunc(maps.Values(h.records), func(a, b ha.Record) int {
-		return cmp.Compare(a.Guest, b.Guest)
-	})
-	if h.witness() {
-		if w.opt.ForgetfulVoter {
-			records = nil
-			h.records = map[ha.GuestID]ha.Record{}
-		}
-		core, err := ha.NewWitness(ha.WitnessSetup{Self: h.id, Boot: h.boot, Timing: w.timing, Start: h.local(), Records: records})
-		if err != nil {
-			w.violate("%v", err)
-			return
-		}
-		if w.opt.PrepareWitness != nil {
-			w.opt.PrepareWitness(core)
-		}
-		h.step = core
-	} else {
-		core, err := ha.NewCore(ha.Setup{Self: h.id, Boot: h.boot, Timing: w.timing, Start: h.local(), Cluster: h.cluster, Records: records})
-		if err != nil {
-			w.violate("%v", err)
-			return
-		}
-		if w.opt.Prepare != nil {
-			w.opt.Prepare(core)
-		}
-		h.step = core
+	if err := h.newStep(); err != nil {
+		w.violate("%v", err)
+		return
 	}
 	h.tick(h.life)
 	for _, v := range w.guests {
 		v.agentStarted(h)
 	}
+}
+
+// newStep makes the host's core from what is stored.
+func (h *host) newStep() error {
+	w := h.w
+	if h.witness() && w.opt.Broken.ForgetfulVoter {
+		h.records = map[ha.GuestID]ha.Record{}
+	}
+	records := slices.SortedFunc(maps.Values(h.records), func(a, b ha.Record) int {
+		return cmp.Compare(a.Guest, b.Guest)
+	})
+	if h.witness() {
+		core, err := ha.NewWitness(ha.WitnessSetup{Self: h.id, Boot: h.boot, Timing: w.timing, Start: h.reading(), Records: records})
+		if err != nil {
+			return err
+		}
+		if w.opt.PrepareWitness != nil {
+			w.opt.PrepareWitness(core)
+		}
+		h.step = core
+		return nil
+	}
+	core, err := ha.NewCore(ha.Setup{Self: h.id, Boot: h.boot, Timing: w.timing, Start: h.reading(), Cluster: h.cluster, Records: records})
+	if err != nil {
+		return err
+	}
+	if w.opt.Prepare != nil {
+		w.opt.Prepare(core)
+	}
+	h.step = core
+	return nil
 }
 
 func (h *host) stopAgent() {
@@ -119,27 +113,40 @@ func (h *host) stopAgent() {
 }
 
 func (h *host) powerOff() {
-	h.w.logf("%s power off", h.id)
+	if h.power {
+		h.w.logf("%s power off", h.id)
+	}
 	h.stopAgent()
 	h.power = false
-	for i := range h.machine {
-		h.machine[i] = machine{}
+	h.boots++
+	h.suspended = 0
+	clear(h.machine)
+	if !h.witness() {
+		for _, v := range h.w.guests {
+			v.replica[h.index].memory = false
+		}
 	}
+	h.forget()
 }
 
 func (h *host) powerOn() {
-	if !h.power {
+	if !h.power && !h.held {
 		h.w.logf("%s power on", h.id)
 		h.power = true
 	}
 }
 
+// tick is the agent's clock. The witness only needs it to end an alarm.
 func (h *host) tick(life uint64) {
 	if h.life != life {
 		return
 	}
+	h.secondHolder()
 	h.deliver(ha.Tick{})
 	d := int64(h.w.timing.Tick) * 9 / 10
+	if h.witness() {
+		d *= 5
+	}
 	h.w.after(d+h.w.between(0, 5*time.Millisecond), func() { h.tick(life) })
 }
 
@@ -148,7 +155,7 @@ func (h *host) deliver(ev ha.Event) {
 	if !h.power || !h.agent {
 		return
 	}
-	if h.paused > 0 || h.busy {
+	if h.paused > 0 || h.suspended > 0 || h.busy {
 		if _, tick := ev.(ha.Tick); !tick || len(h.inbox) == 0 {
 			h.inbox = append(h.inbox, ev)
 		}
@@ -168,101 +175,15 @@ func (h *host) drain() {
 
 func (h *host) handle(ev ha.Event) {
 	h.w.stats.Steps++
-	list := h.step.Step(h.local(), ev)
+	list := h.step.Step(h.reading(), ev)
 	if h.w.opt.Log != nil {
 		h.logStep(ev, list)
 	}
 	h.execute(list)
 }
 
-// execute does a list of actions; a slow store interrupts it, and a crash may
-// then cut it short.
-func (h *host) execute(list []ha.Action) {
-	life := h.life
-	talked := false
-	for i, a := range list {
-		if durable(a) && talked {
-			h.w.violate("%s: %s comes after an action that is not durable", h.id, describe(a))
-		}
-		talked = talked || !durable(a)
-		if h.life != life || h.w.fail != nil {
-			return
-		}
-		if durable(a) {
-			if h.broken > 0 && h.w.chance(0.7) {
-				h.w.stats.PersistFailures++
-				for _, v := range h.w.guests {
-					v.storeTrouble = true
-				}
-				if h.w.chance(0.5) { // the write may have landed all the same
-					h.store(a)
-				}
-				h.handle(ha.PersistFailed{Err: "simulated"})
-				return
-			}
-			h.store(a)
-			if h.w.chance(h.slow) {
-				h.busy = true
-				rest := list[i+1:]
-				h.w.after(h.w.between(0, 3*time.Second), func() {
-					if h.life == life {
-						h.resume(rest, life)
-					}
-				})
-				return
-			}
-			continue
-		}
-		h.act(a)
-	}
+// end kills the guest's QEMU here and drops what was to start.
+func (h *host) end(v *volume) {
+	h.machine[v.index] = machine{}
+	v.starting[h.index] = starting{}
 }
-
-func (h *host) resume(rest []ha.Action, life uint64) {
-	if h.paused > 0 {
-		h.w.after(int64(10*time.Millisecond), func() {
-			if h.life == life {
-				h.resume(rest, life)
-			}
-		})
-		return
-	}
-	h.busy = false
-	h.execute(rest)
-	h.drain()
-}
-
-func durable(a ha.Action) bool {
-	switch a.(type) {
-	case ha.Persist, ha.PersistCluster, ha.Erase:
-		return true
-	}
-	return false
-}
-
-func (h *host) store(a ha.Action) {
-	switch a := a.(type) {
-	case ha.Persist:
-		if old, ok := h.records[a.Record.Guest]; ok && old.Epoch > a.Record.Epoch && h.broken == 0 && !old.Gone {
-			if v := h.w.volume(a.Record.Guest); v != nil && !v.storeTrouble {
-				h.w.violate("%s stores epoch %d of %s over epoch %d", h.id, a.Record.Epoch, a.Record.Guest, old.Epoch)
-			}
-		}
-		h.records[a.Record.Guest] = a.Record
-	case ha.PersistCluster:
-		h.cluster = a.Cluster
-	case ha.Erase:
-		delete(h.records, a.Guest)
-	}
-}
-
-func (h *host) logStep(ev ha.Event, list []ha.Action) {
-	if _, tick := ev.(ha.Tick); tick && len(list) == 0 {
-		return
-	}
-	h.w.logf("%s @%d <- %T%+v", h.id, h.local(), ev, ev)
-	for _, a := range list {
-		h.w.logf("%s    -> %s", h.id, describe(a))
-	}
-}
-
-func describe(a ha.Action) string { return fmt.Sprintf("%T%+v", a, a) }

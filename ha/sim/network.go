@@ -33,7 +33,12 @@ func (w *world) send(from, to *host, m ha.Message) {
 		if w.chance(l.slow) {
 			delay = w.between(0, l.lag)
 		}
-		w.after(delay, func() { to.deliver(ha.Received{Message: m}) })
+		w.after(delay, func() {
+			if to.suspended > 0 && w.chance(0.5) {
+				return
+			}
+			to.deliver(ha.Received{Message: m})
+		})
 	}
 }
 

@@ -6,18 +6,21 @@ import (
 	"vmctl/ha"
 )
 
+// Requests whose replies matter: orders to promote, by guest.
+const (
+	idHandover  = 7
+	idUnsafe    = 100 // without the word that the peer is off
+	idPromotion = 200 // with it
+)
+
 // operate does what people do: change the witness, stop, move, remove, promote.
-func (w *world) operate(f Fault) {
+// It says whether there was anything to do.
+func (w *world) operate(f Fault) bool {
 	switch f.Kind {
 	case DropWitness, AddWitness:
-		w.stats.Rebinds++
-		h := w.hosts[f.Where]
-		w.gen = max(w.gen, w.hosts[0].cluster.Gen, w.hosts[1].cluster.Gen) + 1
-		n := ha.Cluster{Gen: w.gen, By: h.id, Nodes: h.cluster.Nodes, Mode: ha.ModeNone}
-		if f.Kind == AddWitness {
-			n.Mode, n.Witness = ha.ModeWitness, w.hosts[f.Other].id
-		}
-		h.deliver(ha.SetCluster{Cluster: n})
+		w.rebind(w.hosts[f.Where], f.Kind == AddWitness, w.hosts[f.Other].id)
+	case LoseWitness:
+		return w.loseWitness(f)
 	case StopGuest:
 		v := w.guests[f.Other]
 		w.setRun(v, false)
@@ -25,21 +28,97 @@ func (w *world) operate(f Fault) {
 	case Unprotect:
 		v := w.guests[f.Other]
 		w.setLevel(v, ha.LevelNone)
-		w.after(int64(f.For), func() { w.setLevel(v, ha.LevelResume) })
+		w.after(int64(f.For), func() { w.setLevel(v, v.kind) })
 	case HandOver:
-		w.handOver(w.guests[f.Other])
+		return w.handOver(w.guests[f.Other])
 	case Replace:
-		w.replace(w.guests[f.Other], int64(f.For))
+		return w.replace(w.guests[f.Other], int64(f.For))
 	case PromoteOff:
+		w.hosts[f.Where].held = true
 		w.hosts[f.Where].powerOff()
 		survivor := w.hosts[1-f.Where]
 		w.after(int64(f.For), func() {
-			w.stats.Promotions++
 			for _, v := range w.guests {
-				v.manual = true
-				survivor.deliver(ha.Promote{Guest: v.id, ConfirmPeerOff: true})
+				w.promote(survivor, v)
 			}
 		})
+	case Tempt:
+		return w.tempt(w.guests[f.Other])
+	}
+	return true
+}
+
+func (w *world) rebind(h *host, add bool, id ha.NodeID) {
+	w.stats.Rebinds++
+	w.gen = max(w.gen, w.hosts[0].cluster.Gen, w.hosts[1].cluster.Gen) + 1
+	n := ha.Cluster{Gen: w.gen, By: h.id, Nodes: h.cluster.Nodes, Mode: ha.ModeNone}
+	if add {
+		n.Mode, n.Witness = ha.ModeWitness, id
+	}
+	h.deliver(ha.SetCluster{Cluster: n})
+}
+
+// loseWitness takes the witness in use away for the rest of the faults; people
+// set up the other one.
+func (w *world) loseWitness(f Fault) bool {
+	h := w.hosts[f.Where]
+	for i := nodes; i < nodes+witnesses; i++ {
+		if lost := w.hosts[i]; lost.id == h.cluster.Witness && lost.power {
+			spare := w.hosts[nodes+(i-nodes+1)%witnesses]
+			if spare.held {
+				return false
+			}
+			lost.held = true
+			lost.powerOff()
+			w.after(int64(f.For), func() { w.rebind(h, true, spare.id) })
+			return true
+		}
+	}
+	return false
+}
+
+// promote is an honest operator's order: the other node is off.
+func (w *world) promote(h *host, v *volume) {
+	w.stats.Promotions++
+	v.manual = true
+	h.deliver(ha.Promote{ID: uint64(idPromotion + v.index), Guest: v.id, ConfirmPeerOff: true})
+}
+
+// tempt orders what must not be done, or only under the eyes of the witness: to
+// promote while the owner may be alive. Without the word that it is off, that
+// is always refused. A wrong word does no harm while a witness in reach judges
+// about leases, and the guest lives under them.
+func (w *world) tempt(v *volume) bool {
+	i := w.rng.IntN(nodes)
+	h := w.hosts[i]
+	if !h.running() || h.busy || !v.exists {
+		return false
+	}
+	if !w.careless || w.chance(0.3) {
+		h.deliver(ha.Promote{ID: uint64(idUnsafe + v.index), Guest: v.id})
+		return true
+	}
+	core := h.step.(*ha.Core)
+	s := core.Status()
+	heard := s.WitnessHeard != 0 && h.local()-s.WitnessHeard < ha.Time(w.timing.Window()-2*w.timing.Tick-w.timing.Heartbeat)
+	if !heard || h.records[v.id].Arbiter == "" {
+		return false
+	}
+	w.promote(h, v)
+	return true
+}
+
+// answered looks at a core's reply to an order to promote.
+func (w *world) answered(h *host, r ha.Reply) {
+	switch i := int(r.ID); {
+	case i >= idUnsafe && i < idUnsafe+len(w.guests):
+		if r.Code == ha.OK {
+			w.violate("%s promotes %s without the word that the peer is off", h.id, w.guests[i-idUnsafe].id)
+		}
+	case i >= idPromotion && i < idPromotion+len(w.guests):
+		if r.Code != ha.OK {
+			w.guests[i-idPromotion].manual = false
+		}
 	}
 }
 
@@ -58,7 +137,7 @@ func (w *world) setRun(v *volume, run bool) {
 	v.want = run
 	w.command(v, func(h *host, r ha.Record) (ha.Event, bool) {
 		if !run && v.want == run {
-			h.machine[v.index] = machine{}
+			h.end(v)
 		}
 		return ha.SetRun{Guest: v.id, Run: run}, r.Run == run
 	}, func() bool { return v.want == run })
@@ -105,35 +184,41 @@ func (w *world) insist(try func() bool) {
 }
 
 // handOver stops the guest and gives it to the peer, if its replica is complete.
-func (w *world) handOver(v *volume) {
+func (w *world) handOver(v *volume) bool {
 	h := w.owner(v)
 	if h == nil || !h.executes(v.index) || !v.engine.attached || v.live() != h {
-		return
+		return false
 	}
 	peer := w.hosts[1-h.index]
 	if !w.linked(h, peer) || !v.follows(peer, v.engine.epoch) || h.busy {
-		return
+		return false
 	}
+	c, ok := v.capture(h)
+	if !ok || !v.commit(peer, c) {
+		return false
+	}
+	v.engine.known = c.number
 	w.stats.Handovers++
 	w.logf("handover of %s from %s", v.id, h.id)
-	h.machine[v.index] = machine{}
-	h.deliver(ha.Handover{ID: 7, Guest: v.id})
+	h.end(v)
+	h.deliver(ha.Handover{ID: idHandover, Guest: v.id})
+	return true
 }
 
 // replace removes a guest and makes a new one under another id, as users do.
 // Only a running owner can remove.
-func (w *world) replace(v *volume, later int64) {
+func (w *world) replace(v *volume, later int64) bool {
 	h := w.owner(v)
 	if h == nil || h.busy || !v.exists {
-		return
+		return false
 	}
-	h.machine[v.index] = machine{}
+	h.end(v)
 	h.deliver(ha.Forget{Guest: v.id})
 	v.want, v.exists = false, false
 	w.after(later, func() {
 		old := v.id
 		for _, k := range w.hosts[:nodes] {
-			k.machine[v.index] = machine{} // the executor's own clean-up
+			k.end(v) // the executor's own clean-up
 		}
 		n := newVolume(w, v.index)
 		n.id = ha.GuestID(fmt.Sprintf("%s'", old))
@@ -141,6 +226,7 @@ func (w *world) replace(v *volume, later int64) {
 		*v = *n
 		w.create(v)
 	})
+	return true
 }
 
 // create makes a guest on some node that runs.
@@ -150,16 +236,10 @@ func (w *world) create(v *volume) {
 		w.after(500e6, func() { w.create(v) })
 		return
 	}
-	v.want, v.exists, v.silent, v.level = true, true, w.now, ha.LevelResume
-	h.deliver(ha.Own{Record: ha.Record{Guest: v.id, Run: true, Level: ha.LevelResume}})
+	v.want, v.exists, v.silent, v.level = true, true, w.now, v.kind
+	h.deliver(ha.Own{Record: ha.Record{Guest: v.id, Run: true, Level: v.kind}})
 	if _, stored := h.records[v.id]; !stored {
 		v.want, v.exists = false, false
 		w.after(500e6, func() { w.create(v) })
 	}
-}
-
-func newVolume(w *world, index int) *volume {
-	v := &volume{w: w, index: index, id: ha.GuestID(fmt.Sprintf("g%d", index)), owners: map[uint64]ha.NodeID{}}
-	v.busy = []float64{1, 0.1, 0.01, 0}[w.rng.IntN(4)]
-	return v
 }

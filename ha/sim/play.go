@@ -9,21 +9,31 @@ import (
 )
 
 func newWorld(opt Options) *world {
-	w := &world{opt: opt, rng: rand.New(rand.NewPCG(opt.Seed, 0x9e3779b97f4a7c15)), timing: ha.DefaultTiming()}
+	w := &world{
+		opt: opt, rng: rand.New(rand.NewPCG(opt.Seed, 0x9e3779b97f4a7c15)), timing: opt.Timing,
+		removed: map[ha.GuestID]bool{},
+	}
 	if w.opt.Mode == "" {
 		w.opt.Mode = ha.ModeWitness
 		if w.chance(0.1) {
 			w.opt.Mode = ha.ModeNone
 		}
 	}
+	switch {
+	case w.timing != ha.Timing{}:
+	case opt.Script != nil:
+		w.timing = ha.DefaultTiming()
+	default:
+		w.timing = w.drawTiming()
+	}
+	n := opt.Guests
+	if n == 0 {
+		n = 1 + w.rng.IntN(2)
+	}
 	for i, id := range []ha.NodeID{"node-a", "node-b", "witness-1", "witness-2"} {
 		h := &host{
-			w: w, index: i, id: id, power: true, records: map[ha.GuestID]ha.Record{},
-			offset: w.between(time.Second, 1000*time.Second),
-			ppm:    w.rng.Int64N(2*w.timing.DriftPPM+1) - w.timing.DriftPPM,
-		}
-		if w.chance(0.5) { // the extremes are the interesting ones
-			h.ppm = w.timing.DriftPPM * (2*w.rng.Int64N(2) - 1)
+			w: w, index: i, id: id, power: true, records: map[ha.GuestID]ha.Record{}, machine: make([]machine, n),
+			offset: w.between(time.Second, 1000*time.Second), ppm: w.drawRate(),
 		}
 		h.cluster = ha.Cluster{Gen: 1, By: "node-a", Nodes: [2]ha.NodeID{"node-a", "node-b"}, Mode: ha.ModeNone}
 		if w.opt.Mode == ha.ModeWitness {
@@ -31,15 +41,8 @@ func newWorld(opt Options) *world {
 		}
 		w.hosts = append(w.hosts, h)
 	}
-	n := opt.Guests
-	if n == 0 {
-		n = 1 + w.rng.IntN(2)
-	}
 	for i := range n {
 		w.guests = append(w.guests, newVolume(w, i))
-	}
-	for _, h := range w.hosts {
-		h.machine = make([]machine, n)
 	}
 	w.noise()
 	return w
@@ -66,48 +69,46 @@ func (w *world) play() {
 		w.after(w.between(0, 500*time.Millisecond), func() { w.create(v) })
 		w.after(w.between(0, 50*time.Millisecond), v.serve)
 	}
-	length := w.opt.Length
-	if length == 0 {
-		length = time.Duration(w.between(6*time.Second, 14*time.Second))
-	}
-	faults := w.opt.Script
-	if faults == nil {
-		faults = w.schedule(length, w.chance(0.3))
-		if w.opt.Mode == ha.ModeNone && w.chance(0.7) {
-			faults = w.promotion(faults)
-		}
-	}
+	faults := w.plan()
+	end := int64(w.opt.Length)
 	for _, f := range faults {
 		w.after(int64(f.At), func() { w.begin(f) })
+		if w.opt.Length == 0 {
+			end = max(end, int64(f.At+time.Second))
+		}
 	}
-	w.until(int64(length))
+	w.until(end)
+	w.more()
 	w.heal()
-	w.until(w.now + int64(16*time.Second))
-	w.settled()
+	w.recover()
 }
 
-// promotion ends a schedule without a witness with an honest operator: the
-// other node is off and stays off until all is well again.
-func (w *world) promotion(faults []Fault) []Fault {
-	where := w.rng.IntN(nodes)
-	var kept []Fault
-	for _, f := range faults {
-		switch f.Kind {
-		case AddWitness, DropWitness, HandOver:
-			continue
-		case PowerOff, CrashAgent:
-			if f.Where == where {
-				continue
-			}
-		}
-		if f.At+f.For < 6*time.Second || f.Where != where {
-			kept = append(kept, f)
-		}
+// more strikes again until the schedule has the faults it should have: some
+// found nothing to act on.
+func (w *world) more() {
+	for w.fail == nil && w.opt.Script == nil && w.opt.Length == 0 && w.stats.Faults < fewest {
+		w.begin(w.draw(time.Duration(w.now), false))
+		w.until(w.now + w.between(0, time.Second))
 	}
-	return append(kept, Fault{At: 6 * time.Second, Kind: PromoteOff, Where: where, For: time.Duration(w.between(2*time.Second, 5*time.Second))})
 }
 
-// heal ends every fault for good.
+// plan draws the schedule.
+func (w *world) plan() []Fault {
+	if w.opt.Script != nil {
+		return w.opt.Script
+	}
+	rebind := w.chance(0.25)
+	w.careless = !rebind && w.opt.Mode == ha.ModeWitness && w.chance(0.2)
+	faults := w.schedule(rebind)
+	if (w.opt.Mode == ha.ModeNone && w.chance(0.7)) || (!w.careless && !w.opt.Duels && w.chance(0.07)) {
+		faults = w.promotion(faults)
+	}
+	return faults
+}
+
+// heal ends every fault for good. A node that an operator keeps off comes back
+// last, and meets the new owner before it meets a witness: see DESIGN.md, Known
+// limits, Operator's word.
 func (w *world) heal() {
 	if w.fail != nil {
 		return
@@ -120,22 +121,73 @@ func (w *world) heal() {
 		}
 	}
 	for _, h := range w.hosts {
-		h.broken, h.slow, h.paused = -1<<20, 0, 0
+		h.broken, h.full, h.slow, h.paused, h.stale, h.lying = -1<<20, -1<<20, 0, 0, -1<<20, nil
+		for i := range h.machine {
+			h.machine[i].stopped = 0
+		}
+		if h.suspended > 0 {
+			h.suspended = 1
+			h.wake()
+		}
+		if h.held && !h.witness() {
+			w.comeBack(h)
+			continue
+		}
+		h.held = false
 		h.powerOn()
 		h.startAgent()
 		h.drain()
 	}
 	for _, v := range w.guests {
 		w.setRun(v, v.want) // a promotion may have lost the last word
-		w.setLevel(v, ha.LevelResume)
+		w.setLevel(v, v.kind)
 	}
 }
 
-// settled checks that all is well a while after the faults.
-func (w *world) settled() {
-	if w.fail != nil {
-		return
+func (w *world) comeBack(h *host) {
+	shun := func(n int) {
+		for i := nodes; i < nodes+witnesses; i++ {
+			w.cut(h.index, i, n)
+			w.cut(i, h.index, n)
+		}
 	}
+	shun(1 << 21)
+	w.after(int64(2*time.Second), func() {
+		h.held = false
+		h.powerOn()
+		h.startAgent()
+	})
+	w.after(int64(4*time.Second), func() { shun(-1 << 21) })
+}
+
+// Bounds of healing: what is late in the network arrives within the first; all
+// must be well within the second.
+const (
+	earliestHealed = 5 * time.Second
+	latestHealed   = 20 * time.Second
+)
+
+// recover plays until all is well, within the bound.
+func (w *world) recover() {
+	begin := w.now
+	w.until(begin + int64(earliestHealed))
+	for w.fail == nil {
+		trouble := w.unsettled()
+		healing := time.Duration(w.now - begin)
+		if trouble == "" {
+			w.stats.LongestHealing = healing
+			return
+		}
+		if healing >= latestHealed {
+			w.violate("%v after healing %s", healing, trouble)
+			return
+		}
+		w.until(w.now + int64(500*time.Millisecond))
+	}
+}
+
+// unsettled says what is not yet as it should be without faults.
+func (w *world) unsettled() string {
 	for _, v := range w.guests {
 		if !v.exists {
 			continue
@@ -147,24 +199,28 @@ func (w *world) settled() {
 			}
 		}
 		if v.want && n != 1 {
-			w.violate("after healing %s runs on %d nodes\n%s", v.id, n, w.dump())
+			return fmt.Sprintf("%s runs on %d nodes\n%s", v.id, n, w.dump())
 		}
-		if v.want && !v.engine.attached {
-			w.violate("after healing the replica of %s is not in sync\n%s", v.id, w.dump())
+		if v.want && (!v.engine.attached || v.live() == nil) {
+			return fmt.Sprintf("the replica of %s is not in sync\n%s", v.id, w.dump())
 		}
 	}
 	a, b := w.hosts[0], w.hosts[1]
 	if a.cluster != b.cluster {
-		w.violate("after healing the nodes differ about the cluster: %+v, %+v", a.cluster, b.cluster)
+		return fmt.Sprintf("the nodes differ about the cluster: %+v, %+v", a.cluster, b.cluster)
 	}
 	for _, h := range w.hosts[:nodes] {
+		if h.step == nil {
+			return fmt.Sprintf("the agent of %s does not run", h.id)
+		}
 		for _, a := range h.step.(*ha.Core).Status().Alarms {
 			// A guest removed while its owner was cut off may have been taken over.
 			if a.Guest == "" || w.volume(a.Guest) != nil {
-				w.violate("after healing %s has the alarm %v\n%s", h.id, a, w.dump())
+				return fmt.Sprintf("%s has the alarm %v\n%s", h.id, a, w.dump())
 			}
 		}
 	}
+	return ""
 }
 
 func (w *world) dump() string {
@@ -173,6 +229,9 @@ func (w *world) dump() string {
 		for _, v := range w.guests {
 			text += fmt.Sprintf("  %s %+v machine %+v\n", h.id, h.records[v.id], h.machine[v.index])
 		}
+	}
+	for _, v := range w.guests {
+		text += fmt.Sprintf("  %s engine of %v %+v replicas %+v numbered %+v\n", v.id, v.engine.host.name(), v.engine, v.replica, v.numbered)
 	}
 	return text
 }

@@ -1,37 +1,39 @@
 package sim
 
 import (
+	"fmt"
 	"time"
 
 	"vmctl/ha"
 )
 
 // volume is a guest's data and the replication engine that keeps it on two
-// hosts. Versions count acknowledged writes.
+// hosts. Writes are numbered, never twice with the same number.
 type volume struct {
-	w       *world
-	index   int
-	id      ha.GuestID
-	want    bool // the user wants it running
-	exists  bool
-	level   ha.Level // wanted
-	acked   uint64   // the newest version the guest was told is safe
-	replica [nodes]replica
-	engine  engine
-	top     uint64 // highest epoch that was taken over
-	owners  map[uint64]ha.NodeID
-	manual  bool // an operator promoted it: writes may be lost
-	silent  int64
-	busy    float64 // how often the guest writes; an idle one stays claimable while cut off
+	w        *world
+	index    int
+	id       ha.GuestID
+	want     bool // the user wants it running
+	exists   bool
+	level    ha.Level // wanted
+	kind     ha.Level // what level is when the user wants any protection
+	writes   uint64   // the last number given to a write
+	acked    uint64   // the newest write the guest was told is safe
+	replica  [nodes]replica
+	starting [nodes]starting
+	sequence [nodes]uint64 // of checkpoints, stored
+	numbered checkpoint    // the last one that got a number
+	boots    uint64        // counts boots of the guest
+	current  uint64        // the boot that goes on now
+	engine   engine
+	top      uint64 // highest epoch that was taken over
+	owners   map[uint64]ha.NodeID
+	manual   bool // an operator promoted it: writes may be lost
+	silent   int64
+	busy     float64 // how often the guest writes; an idle one stays claimable while cut off
 	// storeTrouble: a store failed in this run, so an older version may be
 	// written over a newer one that was never acted on.
 	storeTrouble bool
-}
-
-type replica struct {
-	version  uint64
-	epoch    uint64
-	complete bool
 }
 
 // engine is the owner's replication, in the memory of its agent.
@@ -39,9 +41,20 @@ type engine struct {
 	host     *host
 	life     uint64
 	epoch    uint64
-	detached bool // writes need not reach the standby
-	attached bool // the standby has everything
-	asked    bool // InSync=false was said
+	detached bool   // writes need not reach the standby
+	attached bool   // the standby has everything
+	asked    bool   // InSync=false was said
+	inFlight bool   // a checkpoint is on its way
+	known    uint64 // the last checkpoint the standby acknowledged
+}
+
+func newVolume(w *world, index int) *volume {
+	v := &volume{w: w, index: index, id: ha.GuestID(fmt.Sprintf("g%d", index)), owners: map[uint64]ha.NodeID{}, kind: ha.LevelResume}
+	if w.chance(0.25) {
+		v.kind = ha.LevelRestart
+	}
+	v.busy = []float64{1, 0.1, 0.01, 0}[w.rng.IntN(4)]
+	return v
 }
 
 func (w *world) volume(id ha.GuestID) *volume {
@@ -53,37 +66,28 @@ func (w *world) volume(id ha.GuestID) *volume {
 	return nil
 }
 
-// executing checks the invariants when an execution begins or is prolonged.
-func (v *volume) executing(h *host, epoch uint64) {
-	other := v.w.hosts[1-h.index]
-	if other.executes(v.index) {
-		v.w.violate("%s runs on %s (epoch %d) and on %s (epoch %d)", v.id, h.id, epoch, other.id, other.machine[v.index].epoch)
+// takenOver makes the standby's replica the guest and says whether it goes on
+// with its memory.
+func (v *volume) takenOver(h *host, a ha.TakeOver) (machine, bool) {
+	if a.Epoch <= v.top {
+		return machine{}, false // the order is repeated; the checkpoint is used up
 	}
-	if owner, ok := v.owners[epoch]; ok && owner != h.id {
-		v.w.violate("epoch %d of %s was %s's and is now %s's", epoch, v.id, owner, h.id)
+	v.checkTakeOver(h, a.Epoch)
+	level := a.Level
+	if !a.Run {
+		level = ha.LevelRestart
 	}
-	v.owners[epoch] = h.id
-	if epoch < v.top {
-		v.w.violate("%s runs %s at epoch %d after epoch %d was taken over", h.id, v.id, epoch, v.top)
-	}
-}
-
-// takenOver checks that nothing acknowledged is lost.
-func (v *volume) takenOver(h *host, epoch uint64) {
+	m, resumed := v.restore(h, a.Epoch, level)
 	r := &v.replica[h.index]
-	if epoch > v.top && !v.manual && r.version != v.acked {
-		v.w.violate("%s took %s over at epoch %d with version %d, but %d was acknowledged", h.id, v.id, epoch, r.version, v.acked)
+	v.acked, v.top, v.manual = r.version, a.Epoch, false
+	if resumed {
+		v.current = m.boot
 	}
-	if epoch > v.top {
-		v.acked = r.version
-		v.manual = false
-	}
-	v.top = max(v.top, epoch)
-	v.started(h, epoch)
+	return m, resumed
 }
 
-// started makes the engine of a new execution; it knows nothing of the standby.
-func (v *volume) started(h *host, epoch uint64) {
+// begin makes the engine of a new execution; it knows nothing of the standby.
+func (v *volume) begin(h *host, epoch uint64) {
 	v.engine = engine{host: h, life: h.life, epoch: epoch}
 }
 
@@ -93,11 +97,12 @@ func (v *volume) agentStarted(h *host) {
 	if h.witness() {
 		return
 	}
-	if r := v.replica[h.index]; r.complete {
-		h.soon(ha.CandidateState{Guest: v.id, Ready: true, Epoch: r.epoch, Sequence: r.version}, 100*time.Millisecond)
+	v.starting[h.index] = starting{}
+	if r := v.replica[h.index]; r.complete && r.memory {
+		v.candidate(h)
 	}
 	if m := h.machine[v.index]; m.alive && m.epoch >= v.engine.epoch {
-		v.started(h, m.epoch)
+		v.begin(h, m.epoch)
 	}
 }
 
@@ -107,7 +112,7 @@ func (v *volume) live() *host {
 	if e.host == nil || !e.host.running() || e.host.life != e.life {
 		return nil
 	}
-	if m := e.host.machine[v.index]; !m.alive || m.epoch != e.epoch {
+	if m := &e.host.machine[v.index]; !m.alive || m.epoch != e.epoch {
 		return nil
 	}
 	return e.host
@@ -121,18 +126,23 @@ func (v *volume) write() {
 		return
 	}
 	peer := w.hosts[1-h.index]
+	there := &v.replica[peer.index]
+	takes := peer.full <= 0 && w.linked(h, peer) && v.follows(peer, e.epoch)
 	switch {
 	case e.detached:
-		v.acked++
-		v.replica[h.index].version = v.acked
-	case e.attached && w.linked(h, peer) && v.follows(peer, e.epoch):
-		v.acked++
-		v.replica[h.index].version = v.acked
-		v.replica[peer.index].version = v.acked
+	case e.attached && takes:
+		there.version = v.writes + 1
 	case !e.asked:
 		e.asked, e.attached = true, false
 		h.deliver(ha.ReplicaState{Guest: v.id, Epoch: e.epoch})
+		return
+	default:
+		return
 	}
+	v.writes++
+	v.acked = v.writes
+	v.replica[h.index].version = v.writes
+	h.machine[v.index].ram = v.writes
 }
 
 // follows says whether the peer accepts replication from the owner of an epoch.
@@ -141,14 +151,21 @@ func (v *volume) follows(peer *host, epoch uint64) bool {
 	return ok && r.Epoch == epoch && r.Owner != peer.id && r.Promised == 0 && !r.Gone
 }
 
+// detached: the replica is durably outdated, so a guest may be booted or go on
+// writing without it.
 func (v *volume) detached(h *host, epoch uint64) {
 	e := &v.engine
-	if v.live() == h && e.epoch == epoch && e.asked {
+	if s := v.starting[h.index]; s.on && s.epoch == epoch {
+		v.booted(h, true)
+		return
+	}
+	if e.host == h && e.life == h.life && e.epoch == epoch && e.asked {
 		e.asked, e.detached = false, true
 	}
 }
 
-// resync completes the standby's replica, if both sides can.
+// resync completes the standby's replica, if both sides can, and makes the
+// first checkpoint.
 func (v *volume) resync() {
 	w, e := v.w, &v.engine
 	h := v.live()
@@ -156,17 +173,23 @@ func (v *volume) resync() {
 		return
 	}
 	peer := w.hosts[1-h.index]
-	if !w.linked(h, peer) || !v.follows(peer, e.epoch) {
+	if !w.linked(h, peer) || !v.follows(peer, e.epoch) || peer.full > 0 || peer.broken > 0 {
 		return
 	}
-	own := v.replica[h.index]
-	v.replica[peer.index] = replica{version: own.version, epoch: e.epoch, complete: true}
-	e.attached, e.detached, e.asked = true, false, false
-	peer.soon(ha.CandidateState{Guest: v.id, Ready: true, Epoch: e.epoch, Sequence: own.version}, 5*time.Millisecond)
+	c, ok := v.capture(h)
+	if !ok {
+		return
+	}
+	v.replica[peer.index] = replica{version: v.replica[h.index].version, epoch: e.epoch, complete: true}
+	if !v.commit(peer, c) {
+		return
+	}
+	e.attached, e.detached, e.asked, e.known = true, false, false, c.number
 	h.deliver(ha.ReplicaState{Guest: v.id, Epoch: e.epoch, InSync: true})
 }
 
-// serve runs the guest's writes and the resynchronisation for ever.
+// serve runs the guest's writes, its checkpoints and the resynchronisation for
+// ever.
 func (v *volume) serve() {
 	if v.w.chance(v.busy) {
 		v.write()
@@ -174,8 +197,17 @@ func (v *volume) serve() {
 	if v.w.chance(0.1) {
 		v.resync()
 	}
+	if v.w.chance(0.1) || v.lostMemory() {
+		v.protect()
+	}
 	v.measure()
 	v.w.after(v.w.between(20*time.Millisecond, 60*time.Millisecond), v.serve)
+}
+
+// lostMemory says whether the standby has booted since the last checkpoint.
+func (v *volume) lostMemory() bool {
+	e := &v.engine
+	return e.attached && e.host != nil && !v.replica[1-e.host.index].memory
 }
 
 // measure keeps the longest time without execution.
