@@ -29,6 +29,12 @@ type alarmKey struct {
 
 // alarm raises or clears a condition, once each.
 func (c *Core) alarm(kind AlarmKind, guest GuestID, on bool, text string) {
+	c.alarmWhy(kind, guest, on, func() string { return text })
+}
+
+// alarmWhy is alarm for a text that takes time to find: it is only asked for
+// when the condition begins.
+func (c *Core) alarmWhy(kind AlarmKind, guest GuestID, on bool, why func() string) {
 	key := alarmKey{kind, guest}
 	i := sort.Search(len(c.alarms), func(i int) bool {
 		k := c.alarms[i]
@@ -38,13 +44,14 @@ func (c *Core) alarm(kind AlarmKind, guest GuestID, on bool, text string) {
 	if raised == on {
 		return
 	}
+	text := ""
 	if on {
+		text = why()
 		c.alarms = append(c.alarms, alarmKey{})
 		copy(c.alarms[i+1:], c.alarms[i:])
 		c.alarms[i] = key
 	} else {
 		c.alarms = append(c.alarms[:i], c.alarms[i+1:]...)
-		text = ""
 	}
 	c.do(Alarm{Kind: kind, Guest: guest, On: on, Text: text})
 }
@@ -64,16 +71,15 @@ func (c *Core) watch() {
 			"the replica on the peer is not in sync")
 		left := c.deadline(g) - c.now
 		leased := mine && r.Run && c.now-max(c.start, g.hold.since) > Time(c.timing.Lease)
-		if leased && left <= 0 {
-			c.alarm(AlarmLeaseOut, r.Guest, true, "the guest may not execute: "+c.whyUnleased(g))
-		} else {
-			c.alarm(AlarmLeaseOut, r.Guest, false, "")
-		}
+		c.alarmWhy(AlarmLeaseOut, r.Guest, leased && left <= 0, func() string { return "the guest may not execute: " + c.whyUnleased(g) })
 		c.alarm(AlarmLeaseLow, r.Guest, leased && left > 0 && left < Time(c.timing.Lease)/2, "the lease is about to end: neither the peer nor the witness acknowledges it")
 		stuck := r.Promised != 0 && g.cand.claimID != 0 && !c.hears(r.Arbiter)
 		c.alarm(AlarmPromise, r.Guest, stuck, "a takeover was begun and the witness does not answer; the guest cannot run before it does")
 	}
-	c.alarm(AlarmMode, "", unleased, c.whyNotInForce())
+	c.alarmWhy(AlarmMode, "", unleased, c.whyNotInForce)
+	if c.cluster.Mode != ModeFence || c.hears(peer) {
+		c.alarm(AlarmFence, "", false, "") // there is nothing to switch off
+	}
 }
 
 func (c *Core) whyNotInForce() string {
@@ -93,7 +99,7 @@ func (c *Core) silence(kind AlarmKind, id NodeID) {
 		c.alarm(kind, "", false, "")
 		return
 	}
-	c.alarm(kind, "", true, fmt.Sprintf("%s was not heard for %s", id, age(c.now, at)))
+	c.alarmWhy(kind, "", true, func() string { return fmt.Sprintf("%s was not heard for %s", id, age(c.now, at)) })
 }
 
 // clearAlarms ends the alarms of a guest that is removed.

@@ -158,7 +158,7 @@ func (c *Core) settle() {
 // clock keeps time from running backwards and notices a late tick.
 func (c *Core) clock(now Time, ev Event) {
 	if now < c.now {
-		c.alarm(AlarmClock, "", true, fmt.Sprintf("the clock went back by %s", age(c.now, now)))
+		c.alarmWhy(AlarmClock, "", true, func() string { return fmt.Sprintf("the clock went back by %s", age(c.now, now)) })
 		return
 	}
 	c.now = now
@@ -166,7 +166,7 @@ func (c *Core) clock(now Time, ev Event) {
 		return
 	}
 	late := now - c.lastTick
-	c.alarm(AlarmClock, "", late > Time(c.timing.Lease)/2, fmt.Sprintf("the agent did not run for %s", age(now, c.lastTick)))
+	c.alarmWhy(AlarmClock, "", late > Time(c.timing.Lease)/2, func() string { return fmt.Sprintf("the agent did not run for %s", age(now, now-late)) })
 	c.lastTick = now
 }
 

@@ -36,6 +36,14 @@ func TestModes(t *testing.T) {
 			b.device = func(NodeID) string { return "" }
 			b.run(10 * second)
 		}},
+		"fence-device-fails-owner-back": {ModeFence, func(b *bench) { // the alarm ends with its reason
+			b.guest()
+			b.device = func(NodeID) string { return "the management board does not answer" }
+			b.part(nodeA, nodeB)
+			b.run(9 * second)
+			b.join(nodeA, nodeB)
+			b.run(second)
+		}},
 		"fence-owner-back-alone": {ModeFence, func(b *bench) { // it cannot know whether B went on
 			b.guest()
 			b.stop(nodeA)
