@@ -47,6 +47,8 @@ func (h *host) act(a ha.Action) {
 		if v := w.volume(a.Guest); v != nil {
 			v.replica[h.index] = replica{}
 		}
+	case ha.Fence:
+		h.fence(a)
 	case ha.Reply:
 		w.answered(h, a)
 	}

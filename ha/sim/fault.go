@@ -28,6 +28,9 @@ const (
 	KillQEMU    Kind = "qemu"     // of guest Other on node Where, or its guard, which is the same
 	DropWitness Kind = "none"     // node Where sets the mode none
 	AddWitness  Kind = "witness"  // node Where sets the mode witness, number Other
+	SetFence    Kind = "fence"    // node Where sets the mode fence
+	SetBias     Kind = "bias"     // node Where sets the mode bias
+	FailFence   Kind = "device"   // the fence device of node Where fails
 	LoseWitness Kind = "lost"     // the witness is off for the rest; another is added after For
 	StopGuest   Kind = "stop"     // the user stops guest Other and starts it after For
 	Unprotect   Kind = "level"    // the user sets guest Other's level none and back after For
@@ -92,7 +95,7 @@ func (w *world) strike(f Fault) bool {
 		end(func() { l.loss, l.twice = 0, 0 })
 	case CrashAgent, PauseAgent, PowerOff, Suspend, StopGuard, KillQEMU:
 		return w.strikeProcess(f, h, end)
-	case FailStore, FullStore, SlowStore, LieStore, StaleClock, ClockRate, ClockJump:
+	case FailStore, FullStore, SlowStore, LieStore, StaleClock, ClockRate, ClockJump, FailFence:
 		w.strikeHost(f, h, end)
 	default:
 		return w.operate(f)
@@ -141,6 +144,9 @@ func (w *world) strikeHost(f Fault, h *host, end func(func())) {
 	case FullStore:
 		h.full++
 		end(func() { h.full-- })
+	case FailFence:
+		h.noDevice++
+		end(func() { h.noDevice-- })
 	case SlowStore:
 		h.slow = 0.3
 		end(func() { h.slow = 0 })

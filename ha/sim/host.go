@@ -36,6 +36,7 @@ type host struct {
 	cluster   ha.Cluster
 	broken    int     // faults that make the store fail
 	full      int     // faults that leave no room
+	noDevice  int     // faults of the device that could switch it off
 	slow      float64 // probability that a durable action takes long
 	lying     *durably
 	step      stepper

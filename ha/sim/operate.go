@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"time"
 
 	"vmctl/ha"
 )
@@ -17,8 +18,14 @@ const (
 // It says whether there was anything to do.
 func (w *world) operate(f Fault) bool {
 	switch f.Kind {
-	case DropWitness, AddWitness:
-		w.rebind(w.hosts[f.Where], f.Kind == AddWitness, w.hosts[f.Other].id)
+	case DropWitness:
+		w.rebind(w.hosts[f.Where], ha.ModeNone, "")
+	case AddWitness:
+		w.rebind(w.hosts[f.Where], ha.ModeWitness, w.hosts[f.Other].id)
+	case SetFence:
+		w.rebind(w.hosts[f.Where], ha.ModeFence, "")
+	case SetBias:
+		w.rebind(w.hosts[f.Where], ha.ModeBias, "")
 	case LoseWitness:
 		return w.loseWitness(f)
 	case StopGuest:
@@ -48,14 +55,25 @@ func (w *world) operate(f Fault) bool {
 	return true
 }
 
-func (w *world) rebind(h *host, add bool, id ha.NodeID) {
-	w.stats.Rebinds++
-	w.gen = max(w.gen, w.hosts[0].cluster.Gen, w.hosts[1].cluster.Gen) + 1
-	n := ha.Cluster{Gen: w.gen, By: h.id, Nodes: h.cluster.Nodes, Mode: ha.ModeNone}
-	if add {
-		n.Mode, n.Witness = ha.ModeWitness, id
+// configuration is a new version of a cluster's, made by one of its nodes.
+func (w *world) configuration(was ha.Cluster, by ha.NodeID, mode ha.Mode, witness ha.NodeID) ha.Cluster {
+	w.gen++
+	n := ha.Cluster{Gen: w.gen, By: by, Nodes: was.Nodes, Mode: mode}
+	switch mode {
+	case ha.ModeWitness:
+		n.Witness = witness
+	case ha.ModeBias:
+		n.Bias = was.Nodes[w.rng.IntN(nodes)]
+	case ha.ModeFence:
+		n.FenceDelay = time.Duration(w.rng.IntN(3)) * 2 * time.Second
 	}
-	h.deliver(ha.SetCluster{Cluster: n})
+	return n
+}
+
+func (w *world) rebind(h *host, mode ha.Mode, witness ha.NodeID) {
+	w.stats.Rebinds++
+	w.gen = max(w.gen, w.hosts[0].cluster.Gen, w.hosts[1].cluster.Gen)
+	h.deliver(ha.SetCluster{Cluster: w.configuration(h.cluster, h.id, mode, witness)})
 }
 
 // loseWitness takes the witness in use away for the rest of the faults; people
@@ -70,7 +88,7 @@ func (w *world) loseWitness(f Fault) bool {
 			}
 			lost.held = true
 			lost.powerOff()
-			w.after(int64(f.For), func() { w.rebind(h, true, spare.id) })
+			w.after(int64(f.For), func() { w.rebind(h, ha.ModeWitness, spare.id) })
 			return true
 		}
 	}

@@ -8,16 +8,19 @@ import (
 	"vmctl/ha"
 )
 
+// modes is how often each mode is drawn.
+var modes = []ha.Mode{
+	ha.ModeWitness, ha.ModeWitness, ha.ModeWitness, ha.ModeWitness, ha.ModeWitness, ha.ModeWitness,
+	ha.ModeFence, ha.ModeFence, ha.ModeBias, ha.ModeNone,
+}
+
 func newWorld(opt Options) *world {
 	w := &world{
 		opt: opt, rng: rand.New(rand.NewPCG(opt.Seed, 0x9e3779b97f4a7c15)), timing: opt.Timing,
 		removed: map[ha.GuestID]bool{},
 	}
 	if w.opt.Mode == "" {
-		w.opt.Mode = ha.ModeWitness
-		if w.chance(0.1) {
-			w.opt.Mode = ha.ModeNone
-		}
+		w.opt.Mode = modes[w.rng.IntN(len(modes))]
 	}
 	switch {
 	case w.timing != ha.Timing{}:
@@ -35,11 +38,11 @@ func newWorld(opt Options) *world {
 			w: w, index: i, id: id, power: true, records: map[ha.GuestID]ha.Record{}, machine: make([]machine, n),
 			offset: w.between(time.Second, 1000*time.Second), ppm: w.drawRate(),
 		}
-		h.cluster = ha.Cluster{Gen: 1, By: "node-a", Nodes: [2]ha.NodeID{"node-a", "node-b"}, Mode: ha.ModeNone}
-		if w.opt.Mode == ha.ModeWitness {
-			h.cluster.Mode, h.cluster.Witness = ha.ModeWitness, "witness-1"
-		}
 		w.hosts = append(w.hosts, h)
+	}
+	c := w.configuration(ha.Cluster{Nodes: [2]ha.NodeID{"node-a", "node-b"}}, "node-a", w.opt.Mode, "witness-1")
+	for _, h := range w.hosts {
+		h.cluster = c
 	}
 	for i := range n {
 		w.guests = append(w.guests, newVolume(w, i))
@@ -121,7 +124,8 @@ func (w *world) heal() {
 		}
 	}
 	for _, h := range w.hosts {
-		h.broken, h.full, h.slow, h.paused, h.stale, h.lying = -1<<20, -1<<20, 0, 0, -1<<20, nil
+		h.broken, h.full, h.noDevice, h.stale = -1<<20, -1<<20, -1<<20, -1<<20
+		h.slow, h.paused, h.lying = 0, 0, nil
 		for i := range h.machine {
 			h.machine[i].stopped = 0
 		}

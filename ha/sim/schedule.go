@@ -3,6 +3,8 @@ package sim
 import (
 	"slices"
 	"time"
+
+	"vmctl/ha"
 )
 
 // mix is how often each kind is drawn.
@@ -13,7 +15,7 @@ var mix = []struct {
 	{CutLink, 10}, {CutOneWay, 8}, {Isolate, 8}, {CrashAgent, 10}, {PowerOff, 8}, {PauseAgent, 10},
 	{Suspend, 4}, {LaggyLink, 5}, {NoisyLink, 4}, {FailStore, 4}, {FullStore, 3}, {SlowStore, 3},
 	{StaleClock, 3}, {ClockRate, 3}, {StopGuard, 4}, {KillQEMU, 3}, {StopGuest, 2}, {Unprotect, 3},
-	{HandOver, 5}, {Replace, 2}, {Tempt, 3}, {LieStore, 5}, {ClockJump, 5},
+	{HandOver, 5}, {Replace, 2}, {Tempt, 3}, {FailFence, 4}, {LieStore, 5}, {ClockJump, 5},
 }
 
 // fewest is how many faults a schedule strikes with, unless told otherwise.
@@ -90,6 +92,8 @@ func (w *world) drawn(k Kind) bool {
 		return w.opt.Broken.LyingStore
 	case k == ClockJump:
 		return w.opt.Broken.WildClock
+	case k == FailFence:
+		return w.opt.Mode == ha.ModeFence
 	case k == Unprotect:
 		return !w.careless
 	}
@@ -116,7 +120,7 @@ func (w *world) draw(at time.Duration, rebind bool) Fault {
 		n -= m.n
 	}
 	if rebind && w.chance(0.25) {
-		f.Kind = []Kind{DropWitness, AddWitness, DropWitness, AddWitness, LoseWitness}[w.rng.IntN(5)]
+		f.Kind = []Kind{DropWitness, AddWitness, DropWitness, AddWitness, LoseWitness, SetFence, SetBias}[w.rng.IntN(7)]
 	}
 	voters := nodes + 1
 	if rebind {
@@ -128,8 +132,10 @@ func (w *world) draw(at time.Duration, rebind bool) Fault {
 	switch f.Kind {
 	case LaggyLink:
 		f.For = time.Duration(w.between(500*time.Millisecond, 6*time.Second))
-	case DropWitness, AddWitness, LoseWitness:
+	case DropWitness, AddWitness, LoseWitness, SetFence, SetBias:
 		f.Where, f.Other = w.rng.IntN(nodes), nodes+w.rng.IntN(witnesses)
+	case FailFence:
+		f.Where = w.rng.IntN(nodes)
 	case StopGuard, KillQEMU:
 		f.Where, f.Other = w.rng.IntN(nodes), w.rng.IntN(len(w.guests))
 	case StopGuest, Unprotect, HandOver, Replace, Tempt:

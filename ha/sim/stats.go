@@ -4,12 +4,12 @@ import "time"
 
 // Stats count what runs went through, to show that they went through something.
 type Stats struct {
-	Runs, Steps, Faults, FewestFaults                                   int
-	TakeOvers, Promotions, Handovers, Yields, Detached, Attached        int
-	Claims, Refusals, PersistFailures, Starts, Freezes, Rebinds         int
-	Checkpoints, Resumes, Restarts, GuardStops, AgentKills, Suspensions int
-	LongestOutage, LongestHealing                                       time.Duration
-	Kinds                                                               map[Kind]int // faults by kind
+	Runs, Steps, Faults, FewestFaults                                          int
+	TakeOvers, Promotions, Handovers, Yields, Detached, Attached               int
+	Claims, Refusals, PersistFailures, Starts, Freezes, Rebinds                int
+	Checkpoints, Resumes, Restarts, GuardStops, AgentKills, Suspensions, Shots int
+	LongestOutage, LongestHealing                                              time.Duration
+	Kinds                                                                      map[Kind]int // faults by kind
 }
 
 // Add sums counters.
@@ -27,7 +27,7 @@ func (s *Stats) Add(o Stats) {
 		{&s.Claims, o.Claims}, {&s.Refusals, o.Refusals}, {&s.PersistFailures, o.PersistFailures},
 		{&s.Starts, o.Starts}, {&s.Freezes, o.Freezes}, {&s.Rebinds, o.Rebinds},
 		{&s.Checkpoints, o.Checkpoints}, {&s.Resumes, o.Resumes}, {&s.Restarts, o.Restarts},
-		{&s.GuardStops, o.GuardStops}, {&s.AgentKills, o.AgentKills}, {&s.Suspensions, o.Suspensions},
+		{&s.GuardStops, o.GuardStops}, {&s.AgentKills, o.AgentKills}, {&s.Suspensions, o.Suspensions}, {&s.Shots, o.Shots},
 	} {
 		*n.sum += n.add
 	}
