@@ -5,8 +5,7 @@ import (
 	"flag"
 	"os"
 	"runtime"
-	"sync"
-	"sync/atomic"
+	"runtime/debug"
 	"testing"
 	"time"
 
@@ -14,71 +13,54 @@ import (
 )
 
 var (
-	schedules = flag.Int("ha.schedules", 0, "number of fault schedules to play; 0: 3000, under the race detector 200")
+	schedules = flag.Int("ha.schedules", 0, "number of fault schedules to play; 0: 2000, under the race detector 100")
 	seed      = flag.Uint64("ha.seed", 1, "first seed; with -ha.schedules=1 that one is replayed with its log")
 )
 
 // TestSchedules plays random fault schedules. A failing seed is played again
 // with its log.
 func TestSchedules(t *testing.T) {
-	if *schedules == 0 {
-		*schedules = 3000
+	count := *schedules
+	if count == 0 {
+		count = 2000
 		if underRace {
-			*schedules = 200
+			count = 100
 		}
 	}
-	var (
-		next  atomic.Uint64
-		mu    sync.Mutex
-		total Stats
-		wait  sync.WaitGroup
-		bad   []uint64
-	)
-	for range runtime.GOMAXPROCS(0) {
-		wait.Go(func() {
-			for {
-				n := next.Add(1) - 1
-				if n >= uint64(*schedules) {
-					return
-				}
-				stats, err := Run(Options{Seed: *seed + n})
-				mu.Lock()
-				total.Add(stats)
-				if err != nil {
-					bad = append(bad, *seed+n)
-					t.Error(err)
-				}
-				stop := len(bad) >= 5
-				mu.Unlock()
-				if stop {
-					return
-				}
-			}
-		})
+	defer debug.SetGCPercent(debug.SetGCPercent(400)) // worlds are small and short-lived
+	begin := time.Now()
+	total, bad := Sweep(*seed, uint64(count), runtime.GOMAXPROCS(0), func(s uint64) Options { return Options{Seed: s} })
+	for _, f := range bad {
+		t.Error(f.Err)
 	}
-	wait.Wait()
-	t.Logf("%d schedules: %+v", *schedules, total)
-	if *schedules >= 3000 && len(bad) == 0 {
+	t.Logf("seeds %d..%d in %v: %s", *seed, *seed+uint64(total.Runs)-1, time.Since(begin).Round(time.Millisecond), total.Report(len(bad)))
+	if total.FewestFaults < fewest && len(bad) == 0 {
+		t.Errorf("a schedule had %d faults, want at least %d", total.FewestFaults, fewest)
+	}
+	if count >= 2000 && len(bad) == 0 {
 		exercised(t, total)
 	}
 	if len(bad) > 0 {
-		t.Logf("replay with: go test ./ha/sim -run TestSchedules -ha.schedules=1 -ha.seed=%d", bad[0])
-	}
-	if *schedules == 1 || len(bad) > 0 {
-		s := *seed
-		if len(bad) > 0 {
-			s = bad[0]
-		}
-		replay(t, s)
+		t.Logf("replay with: go test ./ha/sim -run TestSchedules -ha.schedules=1 -ha.seed=%d", bad[0].Seed)
+		replay(t, bad[0].Seed)
+	} else if count == 1 {
+		replay(t, *seed)
 	}
 }
 
 // exercised demands that the schedules led where the protocol is at stake.
 func exercised(t *testing.T, s Stats) {
+	for _, m := range mix {
+		if n := s.Kinds[m.kind]; n < 10 && m.kind != LieStore && m.kind != ClockJump {
+			t.Errorf("only %d faults of the kind %s", n, m.kind)
+		}
+	}
 	for name, n := range map[string]int{
 		"takeovers": s.TakeOvers, "promotions": s.Promotions, "handovers": s.Handovers, "yields": s.Yields,
 		"detached": s.Detached, "attached": s.Attached, "claims": s.Claims, "refusals": s.Refusals,
-		"store failures": s.PersistFailures, "frozen and thawed": s.Freezes, "changes of the witness": s.Rebinds,
+		"store failures": s.PersistFailures, "frozen and thawed": s.Freezes, "changes of the mode": s.Rebinds,
+		"resumed": s.Resumes, "restarted": s.Restarts, "checkpoints": s.Checkpoints, "boots": s.Starts,
+		"kills for a stopped guard": s.AgentKills, "suspensions": s.Suspensions, "shots": s.Shots,
 	} {
 		if n < 10 {
 			t.Errorf("only %d %s: the schedules prove too little", n, name)

@@ -1,6 +1,11 @@
 package sim
 
-import "time"
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
 
 // Stats count what runs went through, to show that they went through something.
 type Stats struct {
@@ -39,4 +44,22 @@ func (s *Stats) Add(o Stats) {
 	for k, n := range o.Kinds {
 		s.Kinds[k] += n
 	}
+}
+
+// Report says in a few lines what was played.
+func (s Stats) Report(violations int) string {
+	text := fmt.Sprintf("%d schedules, %d faults (at least %d each), %d steps of the cores, %d violations\n",
+		s.Runs, s.Faults, s.FewestFaults, s.Steps, violations)
+	text += fmt.Sprintf("  %d takeovers (%d resumed, %d restarted), %d handovers, %d orders to promote, %d yields, %d claims, %d refused, %d shots\n",
+		s.TakeOvers, s.Resumes, s.Restarts, s.Handovers, s.Promotions, s.Yields, s.Claims, s.Refusals, s.Shots)
+	text += fmt.Sprintf("  %d replicas outdated, %d complete again, %d checkpoints, %d boots, %d thaws, %d changes of the mode, %d failed stores\n",
+		s.Detached, s.Attached, s.Checkpoints, s.Starts, s.Freezes, s.Rebinds, s.PersistFailures)
+	text += fmt.Sprintf("  %d guards stopped, %d guests killed by the agent for it; all was well at most %v after the faults\n",
+		s.GuardStops, s.AgentKills, s.LongestHealing)
+	kinds := slices.Sorted(maps.Keys(s.Kinds))
+	text += "  faults:"
+	for _, k := range kinds {
+		text += fmt.Sprintf(" %s %d", k, s.Kinds[k])
+	}
+	return text + "\n"
 }
