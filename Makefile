@@ -37,11 +37,24 @@ demo: deps
 	go run ./node/e2e/demo
 
 .PHONY: test
-test: unit e2e
+test: unit sim e2e
 
 .PHONY: unit
 unit: deps
 	CGO_ENABLED=1 go test -race -timeout 20m $$(go list ./... | grep -v '^vmctl/node/e2e')
+
+# Who may run a guest: 10^4 schedules of at least twenty faults each, and the
+# mutants that they must catch.
+.PHONY: sim
+sim:
+	go test -count=1 -v -run 'TestSchedules|TestBrokenWorlds' ./ha/sim -ha.schedules=10000 | grep -v '^=== '
+	go test -count=1 -v -run TestMutants ./ha | grep -v '^=== '
+
+# The same for as long as one likes; what was done is kept, SOAK=-resume goes on.
+SOAK ?=
+.PHONY: soak
+soak:
+	go run ./ha/sim/soak -count 1000000 -state .cache/soak.json $(SOAK)
 
 .PHONY: e2e
 e2e: guest

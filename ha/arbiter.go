@@ -61,6 +61,11 @@ func (c *Core) bind(g *guest, want NodeID) {
 	if !stored || lease-c.now <= Time(c.timing.Lease)/4 {
 		return
 	}
+	if c.mutant.has(mutantArmAtOnce) {
+		g.rec.Bound, g.rec.Arbiter = want, want
+		c.changed(g)
+		return
+	}
 	c.arms++
 	h.arm, h.armFor = c.arms, want
 }

@@ -105,7 +105,7 @@ func (c *Core) flagObstacle(g *guest, third NodeID) (Verdict, func() string) {
 			}
 			return fmt.Sprintf("%s does not run it on leases of %s", r.Owner, third)
 		}
-	case r.Outdated:
+	case r.Outdated && !c.mutant.has(mutantOutdatedClaims):
 		return why(ReplicaOutdated, "the replica here lacks acknowledged writes")
 	case !g.cand.ready:
 		return why(ReplicaNotReady, "the replica here is not complete")
@@ -147,6 +147,10 @@ func (c *Core) answered(m AskReply) {
 	if !m.Would {
 		c.explain(g, WitnessRefuses, func() string { return fmt.Sprintf("%s would not grant it: %s", m.From, m.Reason) })
 		c.endForce(g, CodeUnsafe, fmt.Sprintf("the witness would not grant it: %s", m.Reason))
+		return
+	}
+	if c.mutant.has(mutantAskIsEnough) {
+		c.become(g, m.Epoch, m.From)
 		return
 	}
 	g.rec.Promised = m.Epoch

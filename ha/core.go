@@ -184,7 +184,7 @@ func (c *Core) message(m Message) {
 		}
 	case Ack:
 		c.heard(from, m.FromBoot)
-		if m.Boot == c.boot {
+		if m.Boot == c.boot || c.mutant.has(mutantAckOfOtherBoot) {
 			c.acked(m)
 		}
 	case AskReply:

@@ -118,6 +118,9 @@ func (c *Core) fenced(e Fenced) {
 		return
 	}
 	c.shot.id = 0
+	if c.mutant.has(mutantUnconfirmedShot) {
+		e.OK = true
+	}
 	if !e.OK {
 		c.shot.again = c.now + Time(c.timing.Grace)
 	}

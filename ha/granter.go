@@ -23,12 +23,12 @@ func (v *voter) renew(from NodeID, r Record) Grant {
 			grant.Verdict, grant.Record = verdict, g.rec.shared()
 			return grant
 		}
-		if r.newerThan(g.rec) {
+		if r.newerThan(g.rec) || v.mutant.has(mutantOldRevision) {
 			g.adopt(r)
 		}
 	}
 	grant.OK, grant.Verdict = true, Granted
-	if !g.rec.Gone {
+	if !g.rec.Gone && !v.mutant.has(mutantGrantNotNoted) {
 		g.granted = v.now
 	}
 	return grant
@@ -42,7 +42,7 @@ func (v *voter) refuses(g *guest, from NodeID, r Record) Verdict {
 		return WrongOwner
 	case (g.rec.Promised > r.Epoch || g.cand.shooting) && !v.mutant.has(mutantAckAfterPromise):
 		return PromisedAway
-	case r.Epoch == g.rec.Epoch && r.Rev < g.rec.Rev:
+	case r.Epoch == g.rec.Epoch && r.Rev < g.rec.Rev && !v.mutant.has(mutantOldRevision):
 		return StaleRevision
 	}
 	return ""
@@ -129,11 +129,11 @@ func (v *voter) objection(g *guest, from NodeID, epoch uint64, force bool) (Verd
 			return Stopped, "the user wants the guest stopped"
 		case r.Level == LevelNone:
 			return Unprotected, "the protection level is none"
-		case r.Outdated:
+		case r.Outdated && !v.mutant.has(mutantOutdatedClaims):
 			return ReplicaOutdated, "the replica lacks acknowledged writes"
 		}
 	}
-	if verdict, reason := v.leaseObjection(g); verdict != "" {
+	if verdict, reason := v.leaseObjection(g); verdict != "" && !(force && v.mutant.has(mutantForceBreaksLeases)) {
 		return verdict, reason()
 	}
 	return "", ""

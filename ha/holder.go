@@ -67,6 +67,9 @@ func (c *Core) known(g *guest) bool {
 	if g.rec.Bound == "" && g.rec.Arbiter == "" {
 		return true // no claim is possible
 	}
+	if c.mutant.has(mutantKnownAnyRevision) && (h.peerRev > 0 || h.from == g.rec.Bound && h.witnessRev > 0) {
+		return true
+	}
 	return h.peerRev == g.rec.Rev || (h.from == g.rec.Bound && h.witnessRev == g.rec.Rev) ||
 		(g.rec.Bound == FenceVote && h.offRev == g.rec.Rev)
 }
@@ -99,8 +102,8 @@ func (c *Core) deadline(g *guest) Time {
 		return 0
 	}
 	if c.unleased(g) {
-		claimed := g.rec.Bound == FenceVote && !g.rec.Alone // perhaps, while this node was off
-		if h.sure || c.peer() == "" || (!claimed && c.now-c.start > Time(c.timing.Grace)) {
+		claimed := g.rec.Bound == FenceVote && !g.rec.Alone && !c.mutant.has(mutantFencedColdStart) // perhaps, while this node was off
+		if h.sure || c.peer() == "" || c.mutant.has(mutantNoColdStartWait) || (!claimed && c.now-c.start > Time(c.timing.Grace)) {
 			return Forever
 		}
 		return 0

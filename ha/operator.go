@@ -50,7 +50,11 @@ func (c *Core) seize(g *guest, e Promote) {
 	if c.cluster.Mode == ModeFence {
 		arbiter = FenceVote
 	}
-	c.become(g, g.rec.Epoch+1, arbiter)
+	epoch := g.rec.Epoch + 1
+	if c.mutant.has(mutantSeizeKeepsEpoch) {
+		epoch--
+	}
+	c.become(g, epoch, arbiter)
 	g.hold.sure, g.hold.offRev = true, g.rec.Rev
 	c.explain(g, Promoted, func() string {
 		return fmt.Sprintf("an operator confirmed that %s is off: promoted at epoch %d", former, g.rec.Epoch)
@@ -164,7 +168,7 @@ func (c *Core) bury() {
 			witness = ""
 		}
 		peer := c.peer() == "" || h.peerRev == r.Rev
-		if peer && (witness == "" || (h.from == witness && h.witnessRev == r.Rev)) {
+		if c.mutant.has(mutantBuryEarly) || peer && (witness == "" || (h.from == witness && h.witnessRev == r.Rev)) {
 			c.clearAlarms(r.Guest)
 			c.remove(r.Guest)
 		}

@@ -38,7 +38,7 @@ func (c *Core) yielded(g *guest) {
 // learn takes over what another voter knows durably, if it is of a higher epoch.
 func (c *Core) learn(r Record) {
 	g := c.find(r.Guest)
-	if g == nil || r.Epoch <= g.rec.Epoch || r.Gone {
+	if g == nil || r.Gone || r.Epoch < g.rec.Epoch || (r.Epoch == g.rec.Epoch && !c.mutant.has(mutantLearnSameEpoch)) {
 		return
 	}
 	if r.Owner == c.self {
@@ -128,6 +128,9 @@ func (c *Core) handover(e Handover) {
 		r.Outdated, r.Handed, r.Bound = true, true, ""
 		g.hold, g.cand = holding{}, candidacy{}
 		c.urgent = true
+		if c.mutant.has(mutantHandoverKeepsEpoch) {
+			r.Epoch--
+		}
 		c.do(Yield{Guest: r.Guest, Epoch: r.Epoch, Owner: r.Owner})
 		c.explain(g, HandedOut, func() string { return fmt.Sprintf("given to %s at epoch %d", r.Owner, r.Epoch) })
 		c.reply(e.ID, OK, "")

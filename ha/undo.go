@@ -20,7 +20,9 @@ func (c *Core) recover(failed PersistFailed) []Action {
 	}
 	ev := c.step
 	back := c.undo
-	back.distrust(&c.voter)
+	if !c.mutant.has(mutantNoDistrust) {
+		back.distrust(&c.voter)
+	}
 	if c.clusterDisk != back.clusterDisk || !back.clusterSafe {
 		back.clusterSafe = false
 	}

@@ -107,6 +107,9 @@ func (v *voter) flush(durable []Action) []Action {
 	}
 	v.stored = len(durable) > 0
 	list := append(durable, v.out...)
+	if v.mutant.has(mutantSayBeforeStored) {
+		list = append(v.out, durable...)
+	}
 	v.out = nil
 	return list
 }

@@ -153,13 +153,13 @@ func (w *Witness) claim(m Claim) {
 // judge returns "" for a claim to grant.
 func (w *Witness) judge(g *guest, m Claim, refused bool) (Verdict, string) {
 	switch {
-	case refused:
+	case refused && !w.mutant.has(mutantRefusalNotFinal):
 		return OldClaim, "this claim was refused before"
 	case g == nil:
 		return Unknown, "the witness does not know the guest"
 	case g.rec.Epoch == m.Epoch && g.rec.Owner == m.From && !g.rec.Gone:
 		return "", "" // granted before
-	case m.To != w.boot && !w.mutant.has(mutantOldWitnessClaims):
+	case m.To != w.boot:
 		return OldClaim, "the claim is for an earlier incarnation of the witness"
 	}
 	return w.objection(g, m.From, m.Epoch, m.Force)

@@ -132,10 +132,10 @@ func (g *guest) waitAllowed(ctx context.Context) error {
 // allowed only once its replica is durably outdated.
 func (g *guest) boot(ctx context.Context) (*machine, error) {
 	spec := g.spec()
-	if spec.Protection.Level != vm.ProtectNone {
-		if err := g.detach(ctx); err != nil {
-			return nil, fmt.Errorf("start %s: %w", spec.Name, err)
-		}
+	// One of the level none, too: while no other voter has heard of the level, the
+	// peer may take the guest over. Otherwise the answer comes at once.
+	if err := g.detach(ctx); err != nil {
+		return nil, fmt.Errorf("start %s: %w", spec.Name, err)
 	}
 	g.mu.Lock()
 	epoch, onReplica := g.epoch, g.here.Replica

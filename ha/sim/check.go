@@ -26,7 +26,7 @@ func (v *volume) executing(h *host, epoch uint64) {
 		v.w.violate("epoch %d of %s was %s's and is now %s's", epoch, v.id, owner, h.id)
 	}
 	v.owners[epoch] = h.id
-	if epoch < v.top {
+	if epoch < v.top && !v.revived {
 		v.w.violate("%s runs %s at epoch %d after epoch %d was taken over", h.id, v.id, epoch, v.top)
 	}
 }

@@ -87,7 +87,7 @@ func (h *host) renew(v *volume, a ha.Renew) {
 			v.executing(h, a.Epoch)
 		}
 	case rec.Run && !rec.Taking && v.want:
-		v.start(h, a.Epoch, a.Deadline, rec.Level)
+		v.start(h, a.Epoch, a.Deadline)
 	}
 	if a.Arm != 0 {
 		h.soon(ha.Armed{Guest: a.Guest, Arm: a.Arm}, 50*time.Millisecond)
@@ -109,7 +109,7 @@ func (h *host) takeOver(v *volume, a ha.TakeOver) {
 		return
 	}
 	if !resumed {
-		v.start(h, a.Epoch, a.Deadline, a.Level)
+		v.start(h, a.Epoch, a.Deadline)
 		return
 	}
 	v.begin(h, a.Epoch)

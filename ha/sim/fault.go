@@ -18,6 +18,7 @@ const (
 	PauseAgent  Kind = "pause"    // agent of Where is stopped and continued
 	Suspend     Kind = "suspend"  // host Where sleeps; its clock goes on
 	LaggyLink   Kind = "lag"      // from Where to Other: delays up to For
+	CopyLink    Kind = "copy"     // from Where to Other: everything twice, each delayed up to For
 	NoisyLink   Kind = "noise"    // from Where to Other: loses half, repeats half
 	FailStore   Kind = "store"    // of Where: fails now and then
 	FullStore   Kind = "full"     // of Where: no room, for the replica neither
@@ -89,6 +90,10 @@ func (w *world) strike(f Fault) bool {
 		l := &w.net.links[f.Where][f.Other]
 		l.slow, l.lag = 0.5, f.For
 		end(func() { l.slow = 0 })
+	case CopyLink:
+		l := &w.net.links[f.Where][f.Other]
+		l.twice, l.slow, l.lag = 1, 0.7, f.For
+		end(func() { l.twice, l.slow = 0, 0 })
 	case NoisyLink:
 		l := &w.net.links[f.Where][f.Other]
 		l.loss, l.twice = 0.5, 0.5

@@ -130,13 +130,13 @@ func (h *host) wake() {
 
 // start boots a guest from its disks. Before it writes what the replica lacks,
 // the replica is durably outdated.
-func (v *volume) start(h *host, epoch uint64, deadline ha.Time, level ha.Level) {
+func (v *volume) start(h *host, epoch uint64, deadline ha.Time) {
 	s := &v.starting[h.index]
 	again := s.on && s.epoch == epoch
 	*s = starting{on: true, epoch: epoch, deadline: deadline}
 	switch {
 	case again:
-	case level == ha.LevelNone || v.w.opt.Broken.SilentBoot:
+	case v.w.opt.Broken.SilentBoot && v.w.chance(0.5):
 		v.booted(h, false)
 	default:
 		h.soon(ha.ReplicaState{Guest: v.id, Epoch: epoch}, time.Millisecond)
@@ -152,6 +152,10 @@ func (v *volume) booted(h *host, detached bool) {
 	}
 	v.begin(h, s.epoch)
 	v.engine.detached = detached
+	if v.revived {
+		v.acked = v.replica[h.index].version
+		v.revived = s.epoch < v.top
+	}
 	v.boots++
 	v.current = v.boots
 	v.w.stats.Starts++

@@ -134,8 +134,11 @@ func (w *world) answered(h *host, r ha.Reply) {
 			w.violate("%s promotes %s without the word that the peer is off", h.id, w.guests[i-idUnsafe].id)
 		}
 	case i >= idPromotion && i < idPromotion+len(w.guests):
+		v := w.guests[i-idPromotion]
 		if r.Code != ha.OK {
-			w.guests[i-idPromotion].manual = false
+			v.manual = false
+		} else if own := h.records[v.id]; own.Owner == h.id && own.Epoch < v.top {
+			v.revived = true
 		}
 	}
 }

@@ -100,8 +100,8 @@ func (w *world) plan() []Fault {
 	if w.opt.Script != nil {
 		return w.opt.Script
 	}
-	rebind := w.chance(0.25)
-	w.careless = !rebind && w.opt.Mode == ha.ModeWitness && w.chance(0.2)
+	rebind := w.chance(0.25) && !w.opt.Careless
+	w.careless = w.opt.Careless || !rebind && w.opt.Mode == ha.ModeWitness && w.chance(0.2)
 	faults := w.schedule(rebind)
 	if (w.opt.Mode == ha.ModeNone && w.chance(0.7)) || (!w.careless && !w.opt.Duels && w.chance(0.07)) {
 		faults = w.promotion(faults)

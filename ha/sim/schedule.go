@@ -13,7 +13,7 @@ var mix = []struct {
 	n    int
 }{
 	{CutLink, 10}, {CutOneWay, 8}, {Isolate, 8}, {CrashAgent, 10}, {PowerOff, 8}, {PauseAgent, 10},
-	{Suspend, 4}, {LaggyLink, 5}, {NoisyLink, 4}, {FailStore, 4}, {FullStore, 3}, {SlowStore, 3},
+	{Suspend, 4}, {LaggyLink, 5}, {NoisyLink, 4}, {CopyLink, 2}, {FailStore, 4}, {FullStore, 3}, {SlowStore, 3},
 	{StaleClock, 3}, {ClockRate, 3}, {StopGuard, 4}, {KillQEMU, 3}, {StopGuest, 2}, {Unprotect, 3},
 	{HandOver, 5}, {Replace, 2}, {Tempt, 3}, {FailFence, 4}, {LieStore, 5}, {ClockJump, 5},
 }
@@ -43,42 +43,6 @@ func (w *world) schedule(rebind bool) []Fault {
 		}
 		list = append(list, w.draw(at, rebind))
 		at += steps[w.rng.IntN(len(steps))] + time.Duration(w.between(0, 300*time.Millisecond))
-	}
-	return list
-}
-
-// duel cuts one node off for about the time after which the other claims its
-// guests, lets the two meet again while the claim is under way, and sometimes
-// restarts a voter in the middle.
-func (w *world) duel(at time.Duration) []Fault {
-	a := w.rng.IntN(nodes)
-	b, third := 1-a, nodes
-	window := w.timing.Window()
-	if w.chance(0.3) { // the owner lives on the third voter's leases, which then restarts
-		return []Fault{
-			{At: at, Kind: CutLink, Where: a, Other: b, For: 3 * window},
-			{At: at + window, Kind: CutLink, Where: a, Other: third, For: 2 * window},
-			{At: at + window + time.Duration(w.between(0, 300*time.Millisecond)), Kind: CrashAgent, Where: third, For: 10 * time.Millisecond},
-		}
-	}
-	meet := time.Duration(w.between(window-200*time.Millisecond, window+900*time.Millisecond))
-	list := []Fault{
-		{At: at, Kind: CutLink, Where: a, Other: third, For: time.Duration(w.between(window, 3*window))},
-		{At: at, Kind: CutLink, Where: a, Other: b, For: meet},
-	}
-	if w.chance(0.7) {
-		lag := time.Duration(w.between(100*time.Millisecond, 2*time.Second))
-		from, to := b, third
-		if w.chance(0.5) {
-			from, to = to, from
-		}
-		list = append(list, Fault{At: at + meet - time.Duration(w.between(0, time.Second)), Kind: LaggyLink, Where: from, Other: to, For: lag})
-	}
-	if w.chance(0.5) {
-		list = append(list, Fault{
-			At: at + meet + time.Duration(w.between(-300*time.Millisecond, 900*time.Millisecond)), Kind: CrashAgent,
-			Where: []int{a, b, third}[w.rng.IntN(3)], For: time.Duration(w.between(time.Millisecond, 500*time.Millisecond)),
-		})
 	}
 	return list
 }
@@ -130,7 +94,7 @@ func (w *world) draw(at time.Duration, rebind bool) Fault {
 	f.Other = (f.Where + 1 + w.rng.IntN(voters-1)) % voters
 	f.For = time.Duration(w.between(20*time.Millisecond, 5*time.Second))
 	switch f.Kind {
-	case LaggyLink:
+	case LaggyLink, CopyLink:
 		f.For = time.Duration(w.between(500*time.Millisecond, 6*time.Second))
 	case DropWitness, AddWitness, LoseWitness, SetFence, SetBias:
 		f.Where, f.Other = w.rng.IntN(nodes), nodes+w.rng.IntN(witnesses)

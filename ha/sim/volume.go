@@ -29,8 +29,11 @@ type volume struct {
 	top      uint64 // highest epoch that was taken over
 	owners   map[uint64]ha.NodeID
 	manual   bool // an operator promoted it: writes may be lost
-	silent   int64
-	busy     float64 // how often the guest writes; an idle one stays claimable while cut off
+	// revived: an operator let a former owner run on that did not know of its
+	// end, with the new owner off. What that one wrote since is not the guest's.
+	revived bool
+	silent  int64
+	busy    float64 // how often the guest writes; an idle one stays claimable while cut off
 	// storeTrouble: a store failed in this run, so an older version may be
 	// written over a newer one that was never acted on.
 	storeTrouble bool

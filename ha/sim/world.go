@@ -21,6 +21,9 @@ type Options struct {
 	Quiet  bool          // no everyday loss and delay
 	Duels  bool          // only faults around the instant of a takeover
 	Mix    []Kind        // nil: all kinds
+	// Careless operators give a wrong word about guests that live under leases;
+	// false: by the seed.
+	Careless bool
 
 	Broken Broken
 
