@@ -165,10 +165,12 @@ func (w *world) comeBack(h *host) {
 }
 
 // Bounds of healing: what is late in the network arrives within the first; all
-// must be well within the second.
+// must be well within the second. The slowest way is a failed shot just before: the
+// next one comes after Grace (10 s), its head start (6.5 s) and the device (3 s),
+// and the host that was shot is off for 8 s.
 const (
 	earliestHealed = 5 * time.Second
-	latestHealed   = 20 * time.Second
+	latestHealed   = 30 * time.Second
 )
 
 // recover plays until all is well, within the bound.

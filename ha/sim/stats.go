@@ -19,8 +19,8 @@ type Stats struct {
 
 // Add sums counters.
 func (s *Stats) Add(o Stats) {
-	if s.Runs == 0 || o.Faults < s.FewestFaults {
-		s.FewestFaults = o.Faults
+	if s.Runs == 0 || o.FewestFaults < s.FewestFaults {
+		s.FewestFaults = o.FewestFaults
 	}
 	for _, n := range []struct {
 		sum *int

@@ -76,7 +76,7 @@ const (
 func Run(opt Options) (Stats, error) {
 	w := newWorld(opt)
 	w.play()
-	w.stats.Runs = 1
+	w.stats.Runs, w.stats.FewestFaults = 1, w.stats.Faults
 	if w.fail != nil {
 		return w.stats, fmt.Errorf("seed %d at %s: %w", opt.Seed, stamp(w.now), w.fail)
 	}
