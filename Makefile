@@ -75,6 +75,11 @@ bench: deps guest
 bench-witness:
 	go run ./node/e2e/bench/witness
 
+# When a busy guest has its last tick after its lease has ended.
+.PHONY: bench-guard
+bench-guard:
+	go test -count=1 -timeout 30m -v -run '^TestLastTick$$' ./vm/guard -deadline.n=120 -deadline.claim=1ms
+
 .PHONY: package
 package:
 	@rm -f dist/vmctl_*.deb dist/vmctl-*.rpm

@@ -64,7 +64,7 @@ func fakeStarter() error {
 // run starts this binary in a role and returns its first line of output.
 func (b *bench) run(role string, env ...string) (*exec.Cmd, string) {
 	b.Helper()
-	cmd := exec.Command(os.Args[0])
+	cmd := exec.Command(b.exe)
 	cmd.Env = append(os.Environ(), append(env, "GUARD_TEST_ROLE="+role,
 		"AGENT_CONFIG="+b.launch.ConfigPath, "AGENT_BOARD="+b.launch.ConfigPath+".board")...)
 	cmd.Stderr = os.Stderr

@@ -28,6 +28,10 @@ func TestMain(m *testing.M) {
 	case role == "agent":
 		holdOn()
 		err = fakeAgent()
+	case role == "busy":
+		holdOn()
+		for {
+		}
 	case role == "starter":
 		err = fakeStarter()
 	default:
@@ -81,6 +85,7 @@ func holdOn() {
 // bench is one guest with its guard.
 type bench struct {
 	testing.TB
+	exe      string // of guard and agent
 	launch   Launch
 	board    *board
 	client   *Client
@@ -95,7 +100,7 @@ func newBench(t testing.TB, env ...string) *bench {
 		t.Fatal(err)
 	}
 	path := func(name string) string { return filepath.Join(dir, name) }
-	b := &bench{TB: t, launch: Launch{
+	b := &bench{TB: t, exe: os.Args[0], launch: Launch{
 		Guest: Guest{Name: "web", UUID: "8f2e7f70-0000-4000-8000-000000000001"},
 		Argv:  []string{os.Args[0]},
 		Env: append([]string{
@@ -130,7 +135,7 @@ func startBench(t testing.TB, env ...string) *bench {
 
 func (b *bench) start() {
 	b.Helper()
-	client, err := Start(b.Context(), os.Args[0], b.launch, &b.launcher)
+	client, err := Start(b.Context(), b.exe, b.launch, &b.launcher)
 	if err != nil {
 		b.Fatal(err)
 	}
