@@ -61,6 +61,12 @@ func (g *guest) afterEnd(ctx context.Context, m *machine, end vm.Exit) {
 		g.n.journal.record(info, "guest-stopped", name, fmt.Sprintf("%s stopped: %s", name, end))
 		return
 	}
+	if end.Reason == vm.ExitIsolated {
+		reason := fmt.Sprintf("%s was stopped here when its lease ended (isolation: stop); it boots when a lease is back", name)
+		g.n.journal.record(warning, "guest-isolated", name, reason)
+		g.locked(func() { g.status.failure = reason })
+		return
+	}
 	again, after, reason := vm.Decide(record.Spec.Restart, history, time.Now(), end.Reason)
 	if again {
 		g.n.journal.record(warning, "guest-restart", name, fmt.Sprintf("%s ended (%s) and is started again in %s: %s", name, end, after.Round(time.Millisecond), reason))

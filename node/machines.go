@@ -142,7 +142,7 @@ func specError(err error) error {
 	return err
 }
 
-// Change implements api.Machines. Protection, restart policy and autostart
+// Change implements api.Machines. Protection, isolation, restart policy and autostart
 // change at once, hardware only while the guest is stopped.
 func (n *Node) Change(ctx context.Context, name string, change []byte) (api.VM, error) {
 	g, err := n.ownGuest(name)

@@ -256,6 +256,7 @@ func (g *guest) synced(ctx context.Context) error {
 // the machine.
 func specHash(spec vm.Spec) []byte {
 	spec.Protection, spec.Restart, spec.Autostart = vm.Protection{}, vm.Restart{}, false
+	spec.Isolation = ""
 	data, err := msgpack.Marshal(spec)
 	if err != nil {
 		return nil

@@ -40,12 +40,18 @@ func (g *guest) mindGuard(ctx context.Context, client *guard.Client) {
 func (g *guest) keepLease(client *guard.Client, epoch uint64) (stop func()) {
 	return start(context.Background(), func(ctx context.Context) {
 		var told int64
+		isolation := client.Launch().Isolation
 		expiry := time.NewTimer(0)
 		defer expiry.Stop()
 		for {
 			g.mu.Lock()
 			deadline, arm, current, changed := g.deadline, g.arm, g.epoch, g.changed
+			wanted := guard.Isolation(g.record.Spec.Isolation)
 			g.mu.Unlock()
+			if wanted != isolation {
+				isolation = wanted
+				g.tellIsolation(ctx, client, wanted)
+			}
 			if told != 0 && told != guard.Forever {
 				expiry.Reset(time.Duration(max(told-guard.Now(), 0)) + guardGrace)
 			}
@@ -68,6 +74,16 @@ func (g *guest) keepLease(client *guard.Client, epoch uint64) (stop func()) {
 			}
 		}
 	})
+}
+
+// tellIsolation hands a changed spec on to a guard that runs. One that an older
+// vmctl started keeps what it has.
+func (g *guest) tellIsolation(ctx context.Context, client *guard.Client, wanted guard.Isolation) {
+	ctx, cancel := context.WithTimeout(ctx, renewBound)
+	defer cancel()
+	if err := client.SetIsolation(ctx, wanted); err != nil && ctx.Err() == nil {
+		g.log.Warn("the guard did not take the guest's isolation; it counts from the next start", "isolation", wanted, "error", err)
+	}
 }
 
 func (g *guest) tellGuard(ctx context.Context, client *guard.Client, epoch uint64, deadline int64, arm uint64) error {

@@ -5,6 +5,7 @@ import (
 
 	"vmctl/ha"
 	"vmctl/node/api"
+	"vmctl/vm"
 )
 
 // HA implements api.Observer.
@@ -51,7 +52,7 @@ func (n *Node) Why(ctx context.Context, name string) (api.Why, error) {
 		return api.Why{}, err
 	}
 	g.mu.Lock()
-	why := api.Why{VM: g.record.Spec.Name, Verdict: string(g.verdict.Verdict), Reason: g.verdict.Reason, History: []api.Event{}}
+	why := api.Why{VM: g.record.Spec.Name, Verdict: string(g.verdict.Verdict), Reason: g.verdict.Reason, Isolation: isolationOf(g.record.Spec), History: []api.Event{}}
 	g.mu.Unlock()
 	n.journal.flush()
 	for event, err := range n.journal.events(ctx, api.EventFilter{VM: why.VM}) {
@@ -68,3 +69,14 @@ func (n *Node) Why(ctx context.Context, name string) (api.Why, error) {
 
 // whyLines is how much of a guest's history an explanation shows.
 const whyLines = 50
+
+// isolationOf says what happens to a guest of this node when its lease ends.
+func isolationOf(spec vm.Spec) string {
+	switch {
+	case spec.Protection.Level == vm.ProtectNone:
+		return "not protected: it needs no lease, and nothing happens to it when peer and witness are silent"
+	case spec.Isolation == vm.IsolationStop:
+		return "stop: when its lease ends it is ended here, and booted when a lease is back"
+	}
+	return "freeze: when its lease ends it stands still, and goes on where it was when a lease is back"
+}

@@ -45,6 +45,7 @@ func (s Spec) Defaults(h Host) Spec {
 	s.Display = either(s.Display, "none")
 	s.Protection = s.Protection.defaults()
 	s.Restart = s.Restart.defaults()
+	s.Isolation = either(s.Isolation, IsolationFreeze)
 	for _, p := range []**bool{&s.PVPanic, &s.RNG, &s.GuestAgent} {
 		value := on(*p)
 		*p = &value

@@ -20,6 +20,7 @@ const (
 	ExitPanicked ExitReason = "guest-panicked" // the guest's kernel gave up
 	ExitCrashed  ExitReason = "crashed"        // QEMU failed or was killed
 	ExitRevoked  ExitReason = "revoked"        // the guard ended it: no lease
+	ExitIsolated ExitReason = "isolated"       // the guard ended it at the end of its lease, as its spec says
 	ExitFailed   ExitReason = "launch-failed"  // it never came up
 	ExitLost     ExitReason = "lost"           // no record: guard killed, or host reset
 )
@@ -68,6 +69,8 @@ func (e ending) exit(record *guard.ExitRecord) Exit {
 	switch {
 	case record.Reason == guard.ReasonRevoked || record.Reason == guard.ReasonExpired:
 		exit.Reason = ExitRevoked
+	case record.Reason == guard.ReasonIsolated:
+		exit.Reason = ExitIsolated
 	case record.Reason == guard.ReasonFailed:
 		exit.Reason = ExitFailed
 	case e.requested || record.Reason == guard.ReasonKilled || record.Reason == guard.ReasonTerminated,

@@ -12,11 +12,14 @@ const maxBackoff = 10 * time.Minute
 // which wait, and why. history holds the times of earlier restarts. It is pure.
 //
 // A guest that was told to stop stays stopped whatever the policy, and one
-// whose lease was taken away is no longer this host's to start.
+// whose lease was taken away is no longer this host's to start. One that was
+// stopped at the end of its lease has not failed: it starts whatever the policy.
 func Decide(policy Restart, history []time.Time, now time.Time, exit ExitReason) (restart bool, after time.Duration, reason string) {
 	switch {
 	case exit == ExitStopped:
 		return false, 0, "it was stopped on request"
+	case exit == ExitIsolated:
+		return true, 0, "its lease had ended"
 	case exit == ExitRevoked:
 		return false, 0, "this host lost the right to run it"
 	case policy.Policy != RestartAlways && policy.Policy != RestartOnFailure:

@@ -35,6 +35,7 @@ func TestDecide(t *testing.T) {
 		{"shut down", policy(RestartOnFailure), nil, ExitShutdown, false, 0, "no failure"},
 		{"shut down, always", policy(RestartAlways), nil, ExitShutdown, true, 2 * time.Second, "guest-shutdown"},
 		{"stopped, always", policy(RestartAlways), nil, ExitStopped, false, 0, "on request"},
+		{"isolated, never", policy(RestartNever), nil, ExitIsolated, true, 0, "lease"},
 		{"revoked, always", policy(RestartAlways), nil, ExitRevoked, false, 0, "lost the right"},
 		{"second", policy(RestartOnFailure), ago(10), ExitCrashed, true, 4 * time.Second, "restart 2 of 3"},
 		{"third", policy(RestartOnFailure), ago(30, 10), ExitCrashed, true, 8 * time.Second, "restart 3 of 3"},

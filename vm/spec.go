@@ -1,6 +1,10 @@
 package vm
 
-import "time"
+import (
+	"time"
+
+	"vmctl/vm/guard"
+)
 
 // Spec is what the user asked for, in the words of the command line and of the
 // spec file. A stored spec has gone through Defaults and Validate.
@@ -26,7 +30,9 @@ type Spec struct {
 
 	Protection Protection `yaml:"protection,omitempty" json:"protection" msgpack:"protection"`
 	Restart    Restart    `yaml:"restart,omitempty" json:"restart" msgpack:"restart"`
-	Autostart  bool       `yaml:"autostart,omitempty" json:"autostart" msgpack:"autostart"`
+	// Isolation is what happens to the guest when this host loses the lease.
+	Isolation string `yaml:"isolation,omitempty" json:"isolation,omitempty" msgpack:"isolation,omitempty"`
+	Autostart bool   `yaml:"autostart,omitempty" json:"autostart" msgpack:"autostart"`
 
 	// PVPanic, RNG and GuestAgent are on unless switched off; nil means the
 	// user did not say.
@@ -109,6 +115,12 @@ const (
 	ProtectRestart = "restart"
 	ProtectResume  = "resume"
 	ProtectFT      = "ft"
+)
+
+// Values of Spec.Isolation.
+const (
+	IsolationFreeze = string(guard.Freeze) // it goes on where it was when the lease is back
+	IsolationStop   = string(guard.Stop)   // QEMU is killed, and the guest booted when the lease is back
 )
 
 // Values of Restart.Policy.

@@ -34,6 +34,7 @@ initrd: /boot/initrd
 append: console=ttyS0 quiet
 protection: {level: resume, interval_seconds: 0.5}
 restart: {policy: always, attempts: 5, window_seconds: 60, backoff_seconds: 1}
+isolation: stop
 autostart: true
 pvpanic: false
 `
@@ -56,7 +57,7 @@ func TestParseSpec(t *testing.T) {
 		Kernel: "/boot/vmlinuz", Initrd: "/boot/initrd", Append: "console=ttyS0 quiet",
 		Protection: Protection{Level: "resume", IntervalSeconds: 0.5},
 		Restart:    Restart{Policy: "always", Attempts: 5, WindowSeconds: 60, BackoffSeconds: 1},
-		Autostart:  true, PVPanic: &off,
+		Isolation:  "stop", Autostart: true, PVPanic: &off,
 	}
 	if !reflect.DeepEqual(s, want) {
 		t.Errorf("got  %+v\nwant %+v", s, want)

@@ -180,6 +180,7 @@ func launchOf(r Request) guard.Launch {
 		Epoch:      r.Epoch,
 		DeadlineNS: r.DeadlineNS,
 		Standby:    r.Options.Incoming,
+		Isolation:  guard.Isolation(r.Spec.Isolation),
 		Limits:     r.Limits,
 	}
 }

@@ -64,6 +64,7 @@ func TestExitReason(t *testing.T) {
 		{"panicked guest stopped by its user", ending{panicked: true, requested: true}, &guard.ExitRecord{Reason: guard.ReasonKilled}, ExitStopped},
 		{"lease over", ending{requested: true}, &guard.ExitRecord{Reason: guard.ReasonRevoked}, ExitRevoked},
 		{"lease over before the start", ending{}, &guard.ExitRecord{Reason: guard.ReasonExpired}, ExitRevoked},
+		{"stopped at the lease's end", ending{}, &guard.ExitRecord{Reason: guard.ReasonIsolated, Code: -1, Signal: 9}, ExitIsolated},
 		{"killed by another agent", ending{}, &guard.ExitRecord{Reason: guard.ReasonKilled, Signal: 9}, ExitStopped},
 		{"quit by hand", ending{cause: "host-qmp-quit"}, &guard.ExitRecord{Reason: guard.ReasonExited}, ExitStopped},
 		{"not executable", ending{}, &guard.ExitRecord{Reason: guard.ReasonFailed}, ExitFailed},

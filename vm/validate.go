@@ -162,6 +162,9 @@ func (s Spec) checkProtection(f *findings) {
 }
 
 func (s Spec) checkRestart(f *findings) {
+	if s.Isolation != IsolationFreeze && s.Isolation != IsolationStop && s.Isolation != "" {
+		f.add("isolation %q: use freeze or stop", s.Isolation)
+	}
 	r := s.Restart
 	switch r.Policy {
 	case RestartNever, RestartOnFailure, RestartAlways:

@@ -90,6 +90,7 @@ func TestValidateRefuses(t *testing.T) {
 		{"ft", func(s *Spec) { s.Protection = Protection{"ft", 1} }, "not available yet"},
 		{"interval", func(s *Spec) { s.Protection = Protection{"resume", math.NaN()} }, "interval_seconds"},
 		{"no interval", func(s *Spec) { s.Protection = Protection{"resume", 0} }, "interval_seconds"},
+		{"isolation", func(s *Spec) { s.Isolation = "thaw" }, "use freeze or stop"},
 		{"restart policy", func(s *Spec) { s.Restart.Policy = "sometimes" }, "on-failure"},
 		{"restart attempts", func(s *Spec) { s.Restart.Attempts = -1 }, "attempts"},
 		{"restart backoff", func(s *Spec) { s.Restart.BackoffSeconds = math.Inf(1) }, "backoff_seconds"},

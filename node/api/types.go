@@ -189,10 +189,11 @@ type Event struct {
 
 // Why explains a guest's place: the standing verdict and how it came about.
 type Why struct {
-	VM      string  `json:"vm"`
-	Verdict string  `json:"verdict"`
-	Reason  string  `json:"reason"`
-	History []Event `json:"history"`
+	VM        string  `json:"vm"`
+	Verdict   string  `json:"verdict"`
+	Reason    string  `json:"reason"`
+	Isolation string  `json:"isolation,omitempty"` // what happens to it when its lease ends
+	History   []Event `json:"history"`
 }
 
 // HAStatus is what `vmctl ha status` prints.

@@ -90,7 +90,7 @@ func TestCreateSendsASpec(t *testing.T) {
 		"vm create web",
 		"vm create --start web",
 		"vm create web --cpus 2 --memory 1G --disk image=d.qcow2,size=20G,format=qcow2 --disk 5G,name=data --nic bridge=br0 " +
-			"--nic user,forward=tcp:127.0.0.1:80:80,forward=udp:127.0.0.1:53:53 --protection resume --interval 0.5 --restart never --autostart",
+			"--nic user,forward=tcp:127.0.0.1:80:80,forward=udp:127.0.0.1:53:53 --protection resume --interval 0.5 --restart never --isolation stop --autostart",
 		"vm create --kernel vmlinuz --initrd /boot/initrd --append console=ttyS0,115200 --machine pc-q35-7.2 --cpu max,+x2apic --accel tcg web",
 		"vm create -f web.json", "vm create --file=" + file, "vm create -f -",
 		"vm set web --autostart=false --protection none", "vm set --memory 2G web",
@@ -114,7 +114,7 @@ func TestJSONOutput(t *testing.T) {
 		"vm ls": []api.VM{exampleVM}, "status": api.Status{Summary: "s", VMs: []api.VM{exampleVM}}, "node status": api.Status{},
 		"cluster init shop": api.Cluster{}, "cluster token": api.Token{Token: "T"}, "cluster join a:1 --token T": api.Cluster{Name: "shop"},
 		"cluster status": api.Cluster{}, "cluster leave": struct{}{}, "witness add a:1 --token T": api.Witness{}, "witness remove": struct{}{},
-		"witness status": api.Cluster{Witness: &api.Witness{Name: "w"}}, "ha status": api.HAStatus{}, "ha why web": api.Why{},
+		"witness status": api.Cluster{Witness: &api.Witness{Name: "w"}}, "ha status": api.HAStatus{}, "ha why web": api.Why{Isolation: "stop: when its lease ends it is ended here"},
 		"ha promote web": exampleVM, "vm show web": exampleVM, "vm create web": exampleVM, "vm set web --cpus 1": exampleVM,
 		"vm start web": exampleVM, "vm stop web": exampleVM, "vm rm web": struct{}{}, "vm wait web": exampleVM,
 		"vm wait web --state synced": exampleVM, "events": api.Event{Kind: "x"},

@@ -137,7 +137,11 @@ func haWhy(c *cli.Context) error {
 		return err
 	}
 	return show(c, why, func(w *tabwriter.Writer) {
-		fmt.Fprintf(w, "%s: %s\n%s\n\n", why.VM, why.Verdict, why.Reason)
+		fmt.Fprintf(w, "%s: %s\n%s\n", why.VM, why.Verdict, why.Reason)
+		if why.Isolation != "" {
+			fmt.Fprintf(w, "isolation %s\n", why.Isolation)
+		}
+		fmt.Fprintln(w)
 		for _, e := range why.History {
 			eventLine(w, e)
 		}

@@ -34,6 +34,7 @@ func specFlags(change bool) []cli.Flag {
 		&cli.StringFlag{Name: "protection", Usage: "`LEVEL`: none, restart (booted on the peer) or resume (goes on there)", DefaultText: otherwise("none")},
 		&cli.Float64Flag{Name: "interval", Usage: "`SECONDS` between two checkpoints", DefaultText: otherwise("0.5")},
 		&cli.StringFlag{Name: "restart", Usage: "`WHEN` to start it again here after it ended: never, on-failure or always", DefaultText: otherwise("on-failure")},
+		&cli.StringFlag{Name: "isolation", Usage: "`WHAT` to do with it here when its lease ends: freeze it or stop it", DefaultText: otherwise("freeze")},
 		&cli.BoolFlag{Name: "autostart", Usage: "start it when the node starts", DisableDefaultText: true},
 	}
 }
@@ -56,7 +57,7 @@ func specFields(c *cli.Context) (map[string]any, error) {
 		return nil, err
 	}
 	fields := map[string]any{}
-	for _, name := range []string{"cpus", "memory", "append", "machine", "cpu", "accel", "autostart"} {
+	for _, name := range []string{"cpus", "memory", "append", "machine", "cpu", "accel", "isolation", "autostart"} {
 		if c.IsSet(name) {
 			fields[name] = c.Value(name)
 		}

@@ -160,6 +160,34 @@ func TestGuardStopped(t *testing.T) {
 	b.synced(b.B)
 }
 
+// TestIsolationStop leaves the owner of a guest, whose isolation is stop, without
+// peer and witness: QEMU is ended when the lease is, and the guest booted when the
+// peer is back.
+func TestIsolationStop(t *testing.T) {
+	b := newBench(t, "--protection", "resume", "--isolation", "stop")
+	b.must(b.W.PowerCut(t.Context()))
+	b.must(b.A.Unplug(t.Context()))
+	b.must(lab.Eventually(t.Context(), 10*time.Second, func() error {
+		if pid := b.A.QEMU(t.Context(), b.vm.UUID); pid != 0 {
+			return fmt.Errorf("process %d still runs on a", pid)
+		}
+		return nil
+	}))
+	back := time.Now()
+	b.must(b.A.Plug(t.Context()))
+	stint, err := b.recorder.WaitOn(t.Context(), "a", back, time.Minute)
+	b.must(err)
+	if stint.Token == b.first.Token {
+		t.Error("the guest was not booted anew")
+	}
+	v := b.synced(b.A)
+	if v.Owner != "a" || v.Epoch != b.vm.Epoch || v.Restarts != 0 {
+		t.Errorf("owner %s, epoch %d (it was %d), %d restarts", v.Owner, v.Epoch, b.vm.Epoch, v.Restarts)
+	}
+	b.event(b.A, "guest-isolated")
+	b.must(b.W.PowerOn(t.Context()))
+}
+
 // event fails the test unless a host's log has an event of the kind.
 func (b *bench) event(h *lab.Host, kind string) {
 	b.t.Helper()

@@ -105,6 +105,17 @@ func (c *Client) Claim(ctx context.Context, epoch uint64, deadline int64) error 
 	return err
 }
 
+// SetIsolation changes what happens at the end of the lease. A guard of an older
+// vmctl does not know it: ErrMalformed.
+func (c *Client) SetIsolation(ctx context.Context, i Isolation) error {
+	n, ok := i.number()
+	if !ok {
+		return fmt.Errorf("%w: isolation %q", ErrMalformed, i)
+	}
+	_, err := c.call(ctx, verbIsolation, n)
+	return err
+}
+
 // Revoke kills QEMU because epoch is over, and waits until it is reaped: from then
 // on no write of it can land. ErrStaleEpoch, ErrUnknownEpoch: not killed.
 func (c *Client) Revoke(ctx context.Context, epoch uint64) error {

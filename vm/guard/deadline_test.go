@@ -27,50 +27,62 @@ var (
 	deadlineClaim  = flag.Duration("deadline.claim", 0, "fail if a guest ticks longer than this after its deadline; 0: no claim")
 )
 
-// situations are what may have become of the agent when a lease ends.
+// situations are what may have become of the agent when a lease ends. A guest
+// whose isolation is Stop is killed, so each of its deadlines is another guest's.
 var situations = []struct {
-	name    string
-	befalls func(b *bench, agent int) error
+	name      string
+	isolation Isolation
+	befalls   func(b *bench, agent int) error
 }{
-	{"stopped (SIGSTOP)", func(_ *bench, agent int) error { return syscall.Kill(agent, stopSignal) }},
-	{"killed (SIGKILL)", func(_ *bench, agent int) error { return syscall.Kill(agent, syscall.SIGKILL) }},
-	{"paged out", (*bench).pageOut},
+	{"stopped (SIGSTOP)", Freeze, func(_ *bench, agent int) error { return syscall.Kill(agent, stopSignal) }},
+	{"killed (SIGKILL)", Freeze, func(_ *bench, agent int) error { return syscall.Kill(agent, syscall.SIGKILL) }},
+	{"paged out", Freeze, (*bench).pageOut},
+	{"killed (SIGKILL)", Stop, func(_ *bench, agent int) error { return syscall.Kill(agent, syscall.SIGKILL) }},
 }
 
 // TestLastTick shows when a busy guest has its last tick, while twice as many
 // busy loops as there are processors run beside it.
 func TestLastTick(t *testing.T) {
-	lines := []string{fmt.Sprintf("%-18s %4s %8s %8s %8s %8s %14s", "the agent was", "n", "min", "median", "p99", "max", "stop sent, max")}
+	lines := []string{fmt.Sprintf("%-18s %-9s %4s %8s %8s %8s %8s", "the agent was", "isolation", "n", "min", "median", "p99", "max")}
 	defer func() {
 		t.Log("last guest tick after the deadline in ms, " + strconv.Itoa(runtime.NumCPU()) + " processors\n" + strings.Join(lines, "\n"))
 	}()
 	busy(t)
 	for _, s := range situations {
-		b := newBench(t, "FAKE_GAP_US=0")
-		b.exe = ownProgram(t)
-		b.start()
-		b.exe = ownProgram(t)
-		var late, sent []int64
+		var b *bench
+		var late []int64
 		for range *deadlineTrials {
-			status := b.outlive(s.befalls)
-			late = append(late, b.board.lastTick()-status.Deadline)
-			sent = append(sent, status.FreezeNS)
+			if b == nil || s.isolation == Stop {
+				b = apart(t, s.isolation)
+			}
+			deadline := b.outlive(s.befalls)
+			late = append(late, b.board.lastTick()-deadline)
 		}
 		slices.Sort(late)
-		slices.Sort(sent)
 		n := len(late)
-		lines = append(lines, fmt.Sprintf("%-18s %4d %8s %8s %8s %8s %14s", s.name, n, ms(late[0]), ms(late[n/2]), ms(late[n*99/100]), ms(late[n-1]), ms(sent[n-1])))
+		lines = append(lines, fmt.Sprintf("%-18s %-9s %4d %8s %8s %8s %8s", s.name, s.isolation, n, ms(late[0]), ms(late[n/2]), ms(late[n*99/100]), ms(late[n-1])))
 		if *deadlineClaim > 0 && late[n-1] > int64(*deadlineClaim) {
 			t.Errorf("the agent was %s: the guest ticked until %v after its deadline", s.name, time.Duration(late[n-1]))
 		}
 	}
 }
 
+// apart is a guest whose guard and agents have program files of their own.
+func apart(t *testing.T, i Isolation) *bench {
+	t.Helper()
+	b := newBench(t, "FAKE_GAP_US=0")
+	b.launch.Isolation = i
+	b.exe = ownProgram(t)
+	b.start()
+	b.exe = ownProgram(t)
+	return b
+}
+
 func ms(ns int64) string { return strconv.FormatFloat(float64(ns)/1e6, 'f', 3, 64) }
 
-// outlive has an agent renew, lets something befall it, and returns what the
-// guard says once the guest is stopped.
-func (b *bench) outlive(befalls func(*bench, int) error) Status {
+// outlive has an agent renew, lets something befall it, and returns the deadline
+// that the guest was stopped at.
+func (b *bench) outlive(befalls func(*bench, int) error) int64 {
 	b.Helper()
 	seen := b.agentBoard()
 	seen.Deadline.Store(0)
@@ -81,13 +93,19 @@ func (b *bench) outlive(befalls func(*bench, int) error) Status {
 	if err := befalls(b, agent.Process.Pid); err != nil {
 		b.Fatal(err)
 	}
+	if b.launch.Isolation == Stop {
+		if r := b.untilDone(); r.Reason != ReasonIsolated {
+			b.Errorf("%+v", r)
+		}
+		return seen.Deadline.Load()
+	}
 	var s Status
 	b.until("the guest is stopped", func() bool { s = b.status(); return s.Stopped })
 	if s.Deadline < seen.Deadline.Load() {
 		b.Errorf("frozen by deadline %d, the agent was granted %d", s.Deadline, seen.Deadline.Load())
 	}
 	b.mustBeStill()
-	return s
+	return s.Deadline
 }
 
 // pageOut takes the memory of an agent away, which must not come back for it
@@ -97,15 +115,16 @@ func (b *bench) pageOut(agent int) error {
 		return err
 	}
 	guard := b.status().GuardPID
-	agentHad, guardHad := resident(b.TB, agent), resident(b.TB, guard)
+	agentHad, guardHad := resident(b.TB, agent, "RssFile"), resident(b.TB, guard, "VmRSS")
 	if err := errors.Join(pageOut(agent), pageOut(guard)); err != nil {
 		return err
 	}
-	b.Logf("paged out: agent %d KiB of %d left, guard %d of %d", resident(b.TB, agent), agentHad, resident(b.TB, guard), guardHad)
-	if resident(b.TB, agent) > agentHad/2 {
+	agentHas, guardHas := resident(b.TB, agent, "RssFile"), resident(b.TB, guard, "VmRSS")
+	b.Logf("paged out: of the agent's program %d kB of %d left, of the guard %d of %d", agentHas, agentHad, guardHas, guardHad)
+	if agentHas > agentHad/2 {
 		b.Error("the agent was not paged out")
 	}
-	if resident(b.TB, guard) < guardHad*9/10 {
+	if guardHas < guardHad*9/10 {
 		b.Error("the guard was paged out")
 	}
 	return nil
@@ -154,18 +173,14 @@ func pageOut(pid int) error {
 	return nil
 }
 
-// resident is how much of a process is in memory, in KiB.
-func resident(t testing.TB, pid int) int {
+// resident is a field of a process's memory in kB.
+func resident(t testing.TB, pid int, field string) (kB int) {
 	t.Helper()
-	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/statm")
-	var size, resident int
-	if err == nil {
-		_, err = fmt.Sscan(string(data), &size, &resident)
+	text := procStatus(t, "/proc/"+strconv.Itoa(pid)+"/status", field)[field]
+	if _, err := fmt.Sscan(text, &kB); err != nil {
+		t.Fatalf("%s of %d: %q: %v", field, pid, text, err)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resident * os.Getpagesize() >> 10
+	return kB
 }
 
 // busy keeps every processor busy twice until the test ends.

@@ -12,7 +12,8 @@
 // A guard has one epoch and one deadline (CLOCK_BOOTTIME nanoseconds, as Now
 // returns them). At the deadline every thread of QEMU is stopped, and stopped
 // again every 10 ms while the lease is expired. A later deadline for the same
-// epoch thaws the same process: nothing is lost. Revoke and Kill end QEMU.
+// epoch thaws the same process: nothing is lost. Revoke and Kill end QEMU. A guest
+// whose isolation is Stop is frozen and at once killed: there is no thaw.
 //
 // # Pauses
 //
@@ -43,6 +44,7 @@
 //	status                    ok KEY=VALUE...   unknown keys are to be ignored
 //	pause-begin ID BOUND      ok            BOUND in ns
 //	pause-end ID              ok ENDED      ENDED 1: the guard ended it before
+//	isolation N               ok            0 freeze, 1 stop
 //
 // A guard of an older vmctl must be understood by a newer agent: keys and verbs
 // are added, never changed; another version number is answered "error version".

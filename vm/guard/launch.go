@@ -47,6 +47,10 @@ type Launch struct {
 	// and Epoch is only the lowest that Claim may make it the owner's guest under.
 	Standby bool `json:"standby,omitempty"`
 
+	// Isolation is what happens to the guest when its lease ends; empty: Freeze.
+	// A standby has no lease before Claim.
+	Isolation Isolation `json:"isolation,omitempty"`
+
 	Limits Limits `json:"limits"`
 	// StopTimeout is the time QEMU gets between SIGTERM and SIGKILL when the guard
 	// itself is asked to end by a signal. 0 means 10 s.
@@ -78,6 +82,9 @@ func (l *Launch) Validate() error {
 	}
 	if l.DeadlineNS <= 0 {
 		bad("deadline %d is not a time", l.DeadlineNS)
+	}
+	if _, ok := l.Isolation.number(); !ok {
+		bad("isolation %q is neither %s nor %s", l.Isolation, Freeze, Stop)
 	}
 	if l.StopTimeout < 0 {
 		bad("stop timeout %v is negative", l.StopTimeout)

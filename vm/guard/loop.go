@@ -23,9 +23,11 @@ type loop struct {
 	child  *child
 	peers  *peers
 	lease  lease
-	pause  pauses
-	side   *side
-	hard   hardened
+	// isolation is the answer to the lease's end from now on.
+	isolation Isolation
+	pause     pauses
+	side      *side
+	hard      hardened
 
 	epoll  int
 	expiry alarm // lease
@@ -50,7 +52,8 @@ type loop struct {
 func newLoop(l *Launch, p *peers, s *side) (*loop, error) {
 	g := &loop{
 		launch: l, peers: p, side: s, pause: newPauses(), killAt: Forever, laterAt: Forever, epoll: -1,
-		lease: lease{epoch: l.Epoch, deadline: l.DeadlineNS, standby: l.Standby},
+		lease:     lease{epoch: l.Epoch, deadline: l.DeadlineNS, standby: l.Standby},
+		isolation: l.Isolation,
 	}
 	var err error
 	if g.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
@@ -149,9 +152,14 @@ func (g *loop) enforce(now int64) {
 	g.frozen = true
 	g.freezes++
 	g.freezeNS = Now() - g.lease.deadline
-	g.side.note(slog.LevelWarn, "lease expired: guest frozen", g.freezeNS)
-	if g.ending != "" {
+	switch {
+	case g.ending != "":
 		g.kill(g.ending) // a frozen QEMU cannot end by itself
+	case g.isolation == Stop:
+		g.kill(ReasonIsolated)
+		g.side.note(slog.LevelWarn, "lease expired: guest stopped", g.freezeNS)
+	default:
+		g.side.note(slog.LevelWarn, "lease expired: guest frozen", g.freezeNS)
 	}
 }
 

@@ -22,6 +22,7 @@ const (
 	verbStatus
 	verbPauseBegin
 	verbPauseEnd
+	verbIsolation
 )
 
 // verbs holds the word and the number of arguments of each verb.
@@ -37,6 +38,7 @@ var verbs = [...]struct {
 	verbStatus:     {"status", 0},
 	verbPauseBegin: {"pause-begin", 2},
 	verbPauseEnd:   {"pause-end", 1},
+	verbIsolation:  {"isolation", 1},
 }
 
 // request is one message to a guard. Every argument fits an int64 where it is a

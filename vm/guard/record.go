@@ -18,6 +18,7 @@ const (
 	ReasonExited     Reason = "exited"     // by itself, or by a signal that was not the guard's
 	ReasonRevoked    Reason = "revoked"    // killed: its epoch was revoked
 	ReasonKilled     Reason = "killed"     // killed on request
+	ReasonIsolated   Reason = "isolated"   // killed: its lease ended, and its isolation is Stop
 	ReasonTerminated Reason = "terminated" // asked to end by Terminate or by a signal to the guard
 	ReasonExpired    Reason = "expired"    // never started: the deadline had passed
 	ReasonFailed     Reason = "failed"     // never started: see Message

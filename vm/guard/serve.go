@@ -84,6 +84,12 @@ func (g *loop) answer(out []byte, p *peer, r *request) ([]byte, error) {
 	case verbClaim:
 		err := g.lease.claim(now, r.args[0], int64(r.args[1]))
 		return g.granted(out, err)
+	case verbIsolation:
+		if r.args[0] >= uint64(len(isolations)) {
+			return out, ErrMalformed
+		}
+		g.isolation = isolations[r.args[0]]
+		return out, nil
 	case verbPauseBegin:
 		if r.args[1] > math.MaxInt64 || g.launch.QMPSocket == "" {
 			return out, ErrMalformed
