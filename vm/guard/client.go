@@ -37,7 +37,8 @@ type Client struct {
 	record  *ExitRecord
 
 	hangup chan struct{} // the connection is over
-	done   chan struct{} // QEMU is gone
+	dead   chan struct{} // QEMU is gone
+	done   chan struct{} // QEMU is gone, and the guard has said how or does not answer
 }
 
 // dial connects and makes sure that the other end is a guard of this user or root.
@@ -49,7 +50,7 @@ func dial(ctx context.Context, l Launch) (*Client, error) {
 	}
 	c := &Client{
 		launch: l, conn: conn.(*net.UnixConn), pending: map[uint64]chan reply{},
-		closing: make(chan struct{}), hangup: make(chan struct{}), done: make(chan struct{}),
+		closing: make(chan struct{}), hangup: make(chan struct{}), dead: make(chan struct{}), done: make(chan struct{}),
 	}
 	c.workers.Go(c.read)
 	return c, nil
@@ -156,6 +157,7 @@ func (c *Client) follow() {
 	if c.process.wait() != nil {
 		return // Close
 	}
+	close(c.dead)
 	select {
 	case <-c.hangup:
 	case <-c.closing:
@@ -171,6 +173,10 @@ func (c *Client) follow() {
 // Done is closed when QEMU is gone, every thread of it. It is never closed after
 // Close.
 func (c *Client) Done() <-chan struct{} { return c.done }
+
+// Dead is closed as soon as QEMU is gone, every thread of it; Done waits for the
+// guard's word about it.
+func (c *Client) Dead() <-chan struct{} { return c.dead }
 
 // Exit returns how QEMU ended. false: it has not, or its guard was killed with it.
 func (c *Client) Exit() (ExitRecord, bool) {

@@ -54,6 +54,13 @@ func harden() (hardened, error) {
 	return h, errors.Join(errs...)
 }
 
+// Harden protects the present process as a guard protects itself, for one that
+// stands beside the guards. What is refused is in the error; the rest is in force.
+func Harden() error {
+	_, err := harden()
+	return err
+}
+
 // realTime puts every thread of the guard under SCHED_FIFO, all with one priority.
 //
 // The thread of the loop alone would not do. When it returns from a system call
