@@ -31,6 +31,7 @@ type Config struct {
 	Accel      string `yaml:"accel"`
 	// Fence switches the other node off; nil: this node has no device for that.
 	Fence *fence.Device `yaml:"fence"`
+	Watchdog   string `yaml:"watchdog"` // device that resets this host; empty: never
 
 	Version string       `yaml:"-"`
 	Log     *slog.Logger `yaml:"-"`
@@ -78,6 +79,9 @@ func (c *Config) check() error {
 		if err := c.Fence.Check(); err != nil {
 			return api.Errorf(api.Usage, "the config file's fence: %v", err)
 		}
+	}
+	if c.Watchdog != "" && !filepath.IsAbs(c.Watchdog) {
+		return api.Errorf(api.Usage, "--watchdog %q: give the device's path, such as /dev/watchdog", c.Watchdog)
 	}
 	if c.RAMDir == "" {
 		c.RAMDir = filepath.Join("/dev/shm", "vmctl-"+c.Name)

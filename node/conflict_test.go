@@ -23,6 +23,9 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if len(os.Args) == 4 && os.Args[1] == "watchdog" {
+		keepFake(os.Args[2], os.Args[3])
+	}
 	os.Exit(m.Run())
 }
 

@@ -42,6 +42,7 @@ type Node struct {
 	decider     *decider
 	links       *lease.Links
 	guests      *guests
+	keeping     *keeping
 	tasks       sync.WaitGroup
 	launcher    guard.Launcher
 	creating    sync.Mutex // one guest is made at a time
@@ -92,6 +93,7 @@ func (n *Node) load(ctx context.Context) (err error) {
 	}
 	n.decider = newDecider()
 	n.guests = newGuests(n)
+	n.keeping = newKeeping(n)
 	n.exchange = &exchange{db: n.db, members: n.members, changed: n.guests.changed, log: n.log, kick: make(chan struct{}, 1), settled: map[string]time.Time{}}
 	if err := n.guests.load(); err != nil {
 		return err
@@ -180,6 +182,7 @@ func (n *Node) serve(ctx context.Context, ready func(*Node)) (err error) {
 	n.tasks.Go(n.links.Wait)
 	n.tasks.Go(func() { n.decider.run(ctx) })
 	n.tasks.Go(func() { n.exchange.run(ctx) })
+	n.tasks.Go(func() { n.keeping.run(ctx) })
 	n.tasks.Go(func() { n.guests.run(ctx) })
 	n.tasks.Go(func() { n.watchFence(ctx) })
 	if peers != nil {

@@ -39,6 +39,7 @@ func (g *guest) mindGuard(ctx context.Context, client *guard.Client) {
 // on until stop, which waits for it.
 func (g *guest) keepLease(client *guard.Client, epoch uint64) (stop func()) {
 	return start(context.Background(), func(ctx context.Context) {
+		defer g.n.keeping.cover(client.Launch())()
 		var told int64
 		isolation := client.Launch().Isolation
 		expiry := time.NewTimer(0)

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 
 	"vmctl/vm"
 	"vmctl/vm/accel"
+	"vmctl/vm/guard/watchdog"
 )
 
 // Grade says how bad a finding is.
@@ -34,7 +36,7 @@ type Finding struct {
 
 // Examine looks at everything.
 func Examine(ctx context.Context) []Finding {
-	return []Finding{qemu(), kvm(ctx), memory(), shm(), swap(), tun(), softDirty(), watchdog(), clock()}
+	return []Finding{qemu(), kvm(ctx), memory(), shm(), swap(), tun(), softDirty(), watchdogOf("/dev/watchdog"), clock()}
 }
 
 func qemu() Finding {
@@ -100,11 +102,21 @@ func softDirty() Finding {
 	return Finding{Good, "dirty pages", "/proc/self/clear_refs is there", ""}
 }
 
-func watchdog() Finding {
-	if _, err := os.Stat("/dev/watchdog"); err != nil {
-		return Finding{Weak, "watchdog", "there is none", "a hung kernel is not covered; modprobe softdog, or the board's own driver"}
+// watchdogOf says what a device is good for. It is not opened: that would arm it.
+func watchdogOf(device string) Finding {
+	if _, err := os.Stat(device); err != nil {
+		return Finding{Weak, "watchdog", "there is none", "a kernel that hangs, or guard and agent that are stopped together, are not covered; " +
+			"load the board's driver, ipmi_watchdog or softdog by a file in /etc/modules-load.d, and give `watchdog: " + device + "` in /etc/vmctl/vmctl.yaml"}
 	}
-	return Finding{Good, "watchdog", "/dev/watchdog is there", ""}
+	sight := watchdog.Look(device)
+	found := device + ", " + cmp.Or(sight.Identity, "of an unknown driver")
+	switch {
+	case sight.NoWayOut:
+		return Finding{Weak, "watchdog", found + ", cannot be disarmed", "once a guest with a lease ran here, this host is reset unless it is fed until it is shut down; load the driver with nowayout=0"}
+	case sight.Active:
+		return Finding{Good, "watchdog", found + ", armed", "if it is not vmctl that feeds it, such as systemd (RuntimeWatchdogSec=), vmctl cannot have it"}
+	}
+	return Finding{Good, "watchdog", found, "to reset this host when nothing else can stop a guest: `watchdog: " + device + "` in /etc/vmctl/vmctl.yaml"}
 }
 
 func clock() Finding {

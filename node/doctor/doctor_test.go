@@ -51,6 +51,17 @@ func TestMissingQEMU(t *testing.T) {
 	}
 }
 
+func TestWatchdog(t *testing.T) {
+	none, null := watchdogOf(t.TempDir()+"/none"), watchdogOf("/dev/null")
+	checked(t, []Finding{none})
+	if none.Grade != Weak || !strings.Contains(none.Advice, "vmctl.yaml") {
+		t.Errorf("%+v", none)
+	}
+	if null.Grade == Bad || !strings.Contains(null.Found, "/dev/null") {
+		t.Errorf("%+v", null)
+	}
+}
+
 func TestJSON(t *testing.T) {
 	got, err := json.Marshal(Finding{Bad, "s", "f", "a"})
 	if err != nil || string(got) != `{"grade":"BAD","subject":"s","found":"f","advice":"a"}` {

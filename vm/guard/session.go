@@ -24,31 +24,36 @@ type Session struct{ children sync.WaitGroup }
 
 // Launch implements Launcher. Guard output goes to the guest's log.
 func (s *Session) Launch(_ context.Context, exe, config string, l Launch) (<-chan struct{}, error) {
-	log, err := os.OpenFile(l.LogPath, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	return s.Run(l.LogPath, exe, "guard", config)
+}
+
+// Run starts exe, whose output is appended to logPath. gone is closed when it ended.
+func (s *Session) Run(logPath, exe string, args ...string) (gone <-chan struct{}, err error) {
+	log, err := os.OpenFile(logPath, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("open the log of the guard: %w", err)
+		return nil, fmt.Errorf("open the log of %s: %w", args[0], err)
 	}
 	defer log.Close()
 	// Not bound to ctx: the guard outlives whoever started it.
-	cmd := exec.Command(exe, "guard", config)
+	cmd := exec.Command(exe, args...)
 	cmd.Dir = "/"
 	cmd.Env = withoutServiceEnv(os.Environ())
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start the guard: %w", err)
+		return nil, fmt.Errorf("start the %s: %w", args[0], err)
 	}
-	gone := make(chan struct{})
+	ended := make(chan struct{})
 	// A guard that ends while the agent lives must not stay a zombie.
 	s.children.Go(func() {
-		defer close(gone)
+		defer close(ended)
 		if p, err := openProcess(cmd.Process.Pid); err == nil {
 			_ = p.wait() // parks the goroutine; the Wait below alone would hold a thread
 			p.close()
 		}
 		_ = cmd.Wait()
 	})
-	return gone, nil
+	return ended, nil
 }
 
 // Wait returns when all guards started here have ended, which is when their guests
