@@ -110,6 +110,9 @@ func watchdogOf(device string) Finding {
 	}
 	sight := watchdog.Look(device)
 	found := device + ", " + cmp.Or(sight.Identity, "of an unknown driver")
+	if sight.Identity == "Software Watchdog" {
+		found += " (softdog: it covers no kernel that hangs with interrupts off)"
+	}
 	switch {
 	case sight.NoWayOut:
 		return Finding{Weak, "watchdog", found + ", cannot be disarmed", "once a guest with a lease ran here, this host is reset unless it is fed until it is shut down; load the driver with nowayout=0"}

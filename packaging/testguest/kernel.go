@@ -17,7 +17,7 @@ type kernel struct {
 
 // wanted are the modules by name; what they need is found out.
 var wanted = []string{
-	"virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng", "pvpanic-pci", "ext4", "button", "evdev",
+	"virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng", "pvpanic-pci", "ext4", "button", "evdev", "softdog",
 }
 
 // fetchKernel gets the kernel that Debian's package for clouds stands for.

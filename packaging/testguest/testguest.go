@@ -31,7 +31,7 @@ const diskSize = 64 << 20
 
 // recipe changes when the way of building does, so that old images are not
 // taken for new ones.
-const recipe = "2"
+const recipe = "3"
 
 // Build makes the guest, or finds it in the cache. The workload's package is
 // found from the module this process's directory is in.
