@@ -41,6 +41,7 @@ func (g *guest) keepLease(client *guard.Client, epoch uint64) (stop func()) {
 	return start(context.Background(), func(ctx context.Context) {
 		defer g.n.keeping.cover(client.Launch())()
 		var told int64
+		minded := client.Launch().DeadlineNS // after it the guest must be frozen; 0: known to be
 		isolation := client.Launch().Isolation
 		expiry := time.NewTimer(0)
 		defer expiry.Stop()
@@ -53,20 +54,20 @@ func (g *guest) keepLease(client *guard.Client, epoch uint64) (stop func()) {
 				isolation = wanted
 				g.tellIsolation(ctx, client, wanted)
 			}
-			if told != 0 && told != guard.Forever {
-				expiry.Reset(time.Duration(max(told-guard.Now(), 0)) + guardGrace)
-			}
 			if current == epoch && deadline != told && deadline > guard.Now() {
-				if err := g.tellGuard(ctx, client, epoch, deadline, arm); err == nil {
-					told = deadline
+				if err := g.tellGuard(ctx, client, epoch, deadline, arm, minded); err == nil {
+					told, minded = deadline, deadline
 				}
+			}
+			if minded != 0 && minded != guard.Forever {
+				expiry.Reset(time.Duration(max(minded-guard.Now(), 0)) + guardGrace)
 			}
 			select {
 			case <-changed:
 			case <-expiry.C:
-				if told != 0 {
+				if minded != 0 {
 					g.mindGuard(ctx, client)
-					told = 0
+					told, minded = 0, 0
 				}
 			case <-ctx.Done():
 				return
@@ -87,8 +88,14 @@ func (g *guest) tellIsolation(ctx context.Context, client *guard.Client, wanted 
 	}
 }
 
-func (g *guest) tellGuard(ctx context.Context, client *guard.Client, epoch uint64, deadline int64, arm uint64) error {
-	ctx, cancel := context.WithTimeout(ctx, renewBound)
+// tellGuard waits for a guard that does not answer no longer than until it has to be
+// looked at, after the deadline minded.
+func (g *guest) tellGuard(ctx context.Context, client *guard.Client, epoch uint64, deadline int64, arm uint64, minded int64) error {
+	bound := renewBound
+	if left := minded - guard.Now(); left > 0 {
+		bound = min(bound, time.Duration(min(left, int64(renewBound)))+guardGrace)
+	}
+	ctx, cancel := context.WithTimeout(ctx, bound)
 	defer cancel()
 	if err := client.Renew(ctx, epoch, deadline); err != nil {
 		if ctx.Err() == nil {

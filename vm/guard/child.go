@@ -87,15 +87,23 @@ func (c *child) signal(sig unix.Signal) error {
 //
 // The threads known from before come first: a look into /proc may have to wait for
 // another process that reads the same directory.
-func (c *child) freeze() {
-	_ = c.signal(unix.SIGSTOP)
+func (c *child) freeze() { c.toAll(unix.SIGSTOP) }
+
+func (c *child) toAll(sig unix.Signal) {
+	_ = c.signal(sig)
 	for _, tid := range c.tids[:c.known] {
-		_ = unix.Tgkill(c.pid, int(tid), unix.SIGSTOP)
+		_ = unix.Tgkill(c.pid, int(tid), sig)
 	}
 	c.scan()
 	for _, tid := range c.tids[:c.known] {
-		_ = unix.Tgkill(c.pid, int(tid), unix.SIGSTOP)
+		_ = unix.Tgkill(c.pid, int(tid), sig)
 	}
+}
+
+// touch writes to all the memory that scan may need, for a QEMU with more threads.
+func (c *child) touch() {
+	clear(c.buf[:])
+	clear(c.tids[:])
 }
 
 // scan notes the threads of QEMU. Where there is no room for all, the first stand

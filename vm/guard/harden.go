@@ -38,6 +38,9 @@ type hardened struct{ locked, realTime bool }
 func harden() (hardened, error) {
 	var h hardened
 	var errs []error
+	if err := slim(); err != nil {
+		errs = append(errs, fmt.Errorf("give back memory: %w", err))
+	}
 	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | mclOnFault); err != nil {
 		errs = append(errs, fmt.Errorf("lock memory: %w", err))
 	} else {

@@ -62,6 +62,17 @@ func TestProtectionAndFootprint(t *testing.T) {
 	}
 }
 
+// What only the start of a program needed is given back, and the program works on.
+func TestSlim(t *testing.T) {
+	before := resident(t, os.Getpid(), "RssFile")
+	if err := slim(); err != nil {
+		t.Fatal(err)
+	}
+	if after := resident(t, os.Getpid(), "RssFile"); after > before*3/4 {
+		t.Errorf("%d kB of the program are in memory, %d were before", after, before)
+	}
+}
+
 // A stop for the process alone leaves the other threads running until one of them
 // is scheduled to take it; this shows that each got its own.
 func TestEveryThreadIsSentTheStop(t *testing.T) {

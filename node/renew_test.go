@@ -1,0 +1,85 @@
+package node
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"vmctl/ha"
+	"vmctl/vm/guard"
+)
+
+// The agent is the second holder of QEMU's process: a guard that is stopped freezes
+// nothing, so the agent kills the guest within what takeovers allow for stopping it.
+func TestStoppedGuardIsCovered(t *testing.T) {
+	t.Parallel()
+	t.Run("renewed", func(t *testing.T) { t.Parallel(); stoppedGuard(t, true) })
+	t.Run("never renewed", func(t *testing.T) { t.Parallel(); stoppedGuard(t, false) })
+}
+
+func stoppedGuard(t *testing.T, renewed bool) {
+	dir, err := os.MkdirTemp("", "r")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := func(name string) string { return filepath.Join(dir, name) }
+	var session guard.Session
+	client, err := guard.Start(t.Context(), exe, guard.Launch{
+		Guest: guard.Guest{Name: "web", UUID: "u"}, Argv: []string{"sleep", "600"}, ConfigPath: path("json"), LogPath: path("log"),
+		Socket: path("sock"), ExitPath: path("exit"), Epoch: 3, DeadlineNS: guard.Now() + int64(900*time.Millisecond),
+	}, &session)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer session.Wait()
+	defer client.Close()
+	defer func() { _ = client.KillNow() }()
+	status, err := client.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	n := &Node{log: log, journal: newJournal(nil, "a", log)}
+	n.keeping = newKeeping(n)
+	g := newGuest(n, "u", guestRecord{}, placeRecord{})
+	g.place("a", 3)
+	stop := g.keepLease(client, 3)
+	defer stop()
+	deadline := status.Deadline
+	if renewed {
+		deadline = guard.Now() + int64(time.Second)
+		g.renew(ha.Renew{Epoch: 3, Deadline: ha.Time(deadline)})
+		for s := status; s.Deadline != deadline; time.Sleep(time.Millisecond) {
+			if s, err = client.Status(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := syscall.Kill(status.GuardPID, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = syscall.Kill(status.GuardPID, syscall.SIGCONT) }()
+	select {
+	case <-client.Dead():
+	case <-time.After(10 * time.Second):
+		t.Fatal("a guest whose guard is stopped runs on beyond its lease")
+	}
+	t.Logf("killed %v after the deadline", time.Duration(guard.Now()-deadline))
+	if guard.Now() < deadline {
+		t.Error("killed before the deadline")
+	}
+	stop() // what it does about the guard is done then
+	n.journal.mu.Lock()
+	defer n.journal.mu.Unlock()
+	if len(n.journal.pending) != 1 || n.journal.pending[0].Kind != "guard-failed" {
+		t.Errorf("events %+v", n.journal.pending)
+	}
+}
