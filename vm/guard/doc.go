@@ -55,6 +55,7 @@
 //     a guest run on past a deadline that has already been missed;
 //   - the thread of the loop does nothing that can block: logging, QMP and files
 //     are left to other goroutines until QEMU is gone;
+//   - what runs at a deadline has run before, without effect, and is locked in memory;
 //   - a deadline is never moved to an earlier time, except from Forever;
 //   - while a `cont` of the guard may still be on its way, no pause can begin;
 //   - two guards never run for one socket path (a file lock held for life).
