@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"time"
 
 	"vmctl/ha"
 	"vmctl/vm"
@@ -16,7 +16,11 @@ import (
 // none, or if what there was has ended.
 func (g *guest) adopt(ctx context.Context) (*machine, error) {
 	client, err := guard.Attach(ctx, g.layout.GuardConfig())
-	if errors.Is(err, guard.ErrGone) || errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, guard.ErrNoGuard) {
+		return nil, nil
+	}
+	if errors.Is(err, guard.ErrGone) {
+		g.sweep()
 		return nil, nil
 	}
 	if err != nil {
@@ -47,27 +51,55 @@ func (g *guest) adopt(ctx context.Context) (*machine, error) {
 }
 
 // endForeign ends a process of the guest that an earlier agent left, on a node
-// that does not own the guest any more.
+// that does not own the guest any more. It does not give up on a guard that does
+// not answer: behind it QEMU may run.
 func (g *guest) endForeign(ctx context.Context) {
-	client, err := guard.Attach(ctx, g.layout.GuardConfig())
-	if err != nil {
-		return // nothing runs, or ctx ended
+	for told := false; ; told = true {
+		err := g.tryEndForeign(ctx)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		if !told {
+			g.n.journal.record(alarm, "process-stays", g.name(), fmt.Sprintf("a process of %s may run on here although node %s owns it; it could not be ended: %v", g.name(), g.ownerName(), err))
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// tryEndForeign returns nil once no process of the guest is here.
+func (g *guest) tryEndForeign(ctx context.Context) error {
+	bound, cancel := context.WithTimeout(ctx, foreignBound)
+	defer cancel()
+	client, err := guard.Attach(bound, g.layout.GuardConfig())
+	switch {
+	case errors.Is(err, guard.ErrNoGuard):
+		return nil
+	case errors.Is(err, guard.ErrGone): // it ended while no agent was here
+		g.sweep()
+		return nil
+	case err != nil:
+		return err
 	}
 	defer client.Close()
-	g.n.journal.record(warning, "process-ended", g.name(), fmt.Sprintf("a process of %s ran on here and is ended: node %s owns it", g.name(), g.ownerName()))
 	if err := client.KillNow(); err != nil {
-		g.log.Error("a guest that is another node's was not ended", "error", err)
-		return
+		return err
 	}
 	select {
 	case <-client.Done():
-	case <-ctx.Done():
-		return
+	case <-bound.Done():
+		return bound.Err()
 	}
-	if err := errors.Join(vm.Clean(g.n.platform(&launch{}), g.spec(), g.layout, false), g.removeExport()); err != nil {
-		g.log.Warn("the ended guest left something behind", "error", err)
-	}
+	g.n.journal.record(warning, "process-ended", g.name(), fmt.Sprintf("a process of %s ran on here and was ended: node %s owns it", g.name(), g.ownerName()))
+	g.sweep()
+	return nil
 }
+
+// foreignBound is how long one attempt to end a process may take.
+const foreignBound = 3 * time.Second
 
 // adoptRunning listens on the mirrors' socket before it speaks QMP: QEMU may
 // hang until the replicator is back. A frozen guest is thawed by its lease.

@@ -36,10 +36,7 @@ func (g *guest) attend(ctx context.Context, m *machine) {
 	m.close()
 	g.locked(func() { g.machine = nil; g.status.phase = "none" })
 	if ended {
-		err := errors.Join(vm.Clean(g.n.platform(&launch{}), g.spec(), g.layout, false), g.removeExport())
-		if err != nil {
-			g.log.Warn("the ended guest left something behind", "error", err)
-		}
+		g.sweep()
 		g.afterEnd(ctx, m, end)
 	}
 }
@@ -120,10 +117,19 @@ const settleBound = 2 * time.Second
 // exportSocket is where QEMU serves the disks for a comparison.
 func (g *guest) exportSocket() string { return filepath.Join(g.layout.Runtime, "nbd.sock") }
 
-// removeExport removes what a killed QEMU leaves of it.
-func (g *guest) removeExport() error {
-	if err := os.Remove(g.exportSocket()); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+// mirrorSocket is where the agent takes what QEMU writes to the disks.
+func (g *guest) mirrorSocket() string { return filepath.Join(g.layout.Runtime, "mirror.sock") }
+
+// sweep removes what an ended guest left outside its own directory: what is
+// QEMU's, and what a killed agent had made for it.
+func (g *guest) sweep() {
+	err := vm.Clean(g.n.platform(&launch{}), g.spec(), g.layout, false)
+	for _, socket := range []string{g.exportSocket(), g.mirrorSocket()} {
+		if failed := os.Remove(socket); !errors.Is(failed, os.ErrNotExist) {
+			err = errors.Join(err, failed)
+		}
 	}
-	return nil
+	if err != nil {
+		g.log.Warn("the ended guest left something behind", "error", err)
+	}
 }

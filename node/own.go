@@ -62,7 +62,7 @@ func (g *guest) own(ctx context.Context) {
 	for role.Err() == nil {
 		m, err := g.bringUp(role)
 		if err != nil {
-			if role.Err() != nil {
+			if role.Err() != nil || errors.Is(err, errYielded) {
 				return
 			}
 			g.failed(err)

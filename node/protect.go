@@ -227,7 +227,7 @@ func (g *guest) newProtector(m *machine) (*snapshot.Protector, error) {
 	outdated := g.detached && g.epoch == m.epoch
 	g.mu.Unlock()
 	mirror := &snapshot.Mirror{
-		Monitor: m, Target: filepath.Join(g.layout.Runtime, "mirror.sock"), Export: g.exportSocket(),
+		Monitor: m, Target: g.mirrorSocket(), Export: g.exportSocket(),
 	}
 	for i, d := range m.disks {
 		mirror.Disks = append(mirror.Disks, snapshot.MirrorDisk{Name: d.Name, Size: d.Size, Top: fmt.Sprintf("top%d", i), Base: fmt.Sprintf("d%d", i)})
