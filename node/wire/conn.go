@@ -179,6 +179,9 @@ func Decode(body []byte, v any) (err error) {
 			err = fmt.Errorf("decode %T: %w (%v)", v, ErrMalformed, p)
 		}
 	}()
+	if err := checkShape(body); err != nil {
+		return fmt.Errorf("decode %T: %w", v, err)
+	}
 	reader := bytes.NewReader(body)
 	decoder := msgpack.GetDecoder()
 	decoder.Reset(reader)

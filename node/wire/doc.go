@@ -7,6 +7,7 @@
 //
 // Invariants:
 //   - a frame longer than the limit is refused before a byte of it is stored;
+//   - a length inside a frame makes no more room than the bytes that follow it;
 //   - a malformed frame ends the connection, it is never skipped: after one
 //     the position in the stream is not known;
 //   - both ends speak a version that both know, or the connection ends with a

@@ -118,7 +118,7 @@ func (w *Write) EncodeMsgpack(to *msgpack.Encoder) error {
 
 // decode reads a message other than Write.
 func decode(body []byte, into any) error {
-	if err := msgpack.Unmarshal(body, into); err != nil {
+	if err := wire.Decode(body, into); err != nil {
 		return fmt.Errorf("%w: %T: %w", ErrMessage, into, err)
 	}
 	return nil
