@@ -10,13 +10,12 @@ import (
 
 	"vmctl/node/api"
 	"vmctl/node/e2e/lab"
-	"vmctl/packaging/testguest"
 )
 
 // TestPowerCutAtRandomMoments cuts the owner's power again and again, there and
 // back: each time the other host goes on with the same guest.
 func TestPowerCutAtRandomMoments(t *testing.T) {
-	b := newBench(t, "--protection", "resume")
+	b := newBench(t, "--protection", "resume", "--disk", "size=16M,format=qcow2")
 	owner, other := b.A, b.B
 	for round := range 10 {
 		v := b.synced(owner)
@@ -29,15 +28,15 @@ func TestPowerCutAtRandomMoments(t *testing.T) {
 		lost := float64(int64(before.Counter)-int64(stint.From)+1) / lab.Rate
 		t.Logf("round %d: cut %v after sync, resumed after %.2f s, %.2f s of work lost, checkpoint %d", round, wait.Round(time.Millisecond),
 			stint.First.Sub(cut).Seconds(), lost, v.Checkpoint.Sequence)
+		b.atRest(owner)
 		b.must(owner.PowerOn(t.Context()))
 		owner, other = other, owner
 	}
-	v := b.synced(owner)
+	b.synced(owner)
 	_, err := owner.CLI(t.Context(), "vm", "stop", lab.GuestName, "--timeout", "20s")
 	b.must(err)
-	report, err := testguest.VerifyDisk(t.Context(), owner.DiskImage(v))
-	b.must(err)
-	t.Log("disk:", report)
+	b.atRest(owner)
+	b.atRest(other)
 }
 
 // TestAgentKilled kills the owner's agent: the guest does not notice, and
@@ -186,6 +185,14 @@ func TestIsolationStop(t *testing.T) {
 	}
 	b.event(b.A, "guest-isolated")
 	b.must(b.W.PowerOn(t.Context()))
+}
+
+// atRest looks at the guest's disks on a host where it does not run.
+func (b *bench) atRest(h *lab.Host) {
+	b.t.Helper()
+	found, err := h.VerifyDisks(b.t.Context(), b.vm.UUID)
+	b.must(err)
+	b.t.Logf("the guest's disks at rest on %s: %s", h.Name, found)
 }
 
 // event fails the test unless a host's log has an event of the kind.

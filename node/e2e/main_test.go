@@ -59,6 +59,7 @@ type bench struct {
 	vm       api.VM
 	recorder *lab.Recorder
 	first    lab.Proof
+	saved    api.VM // as it was seen last with a complete replica
 }
 
 // newBench forms a cluster, starts a guest on a and waits until it answers and,
@@ -97,7 +98,7 @@ func newBench(t *testing.T, flags ...string) *bench {
 	b.first, err = l.WaitAnswer(ctx, time.Minute)
 	b.must(err)
 	if b.vm.Protection.Level != "none" {
-		_, err = l.A.WaitState(ctx, time.Minute, lab.SyncedSince(time.Now()))
+		b.saved, err = l.A.WaitState(ctx, time.Minute, lab.SyncedSince(time.Now()))
 		b.must(err)
 	}
 	return b
@@ -115,11 +116,13 @@ func (b *bench) synced(owner *lab.Host) api.VM {
 	b.t.Helper()
 	v, err := owner.WaitState(b.t.Context(), time.Minute, lab.Synced)
 	b.must(err)
+	b.saved = v
 	return v
 }
 
 // resumed checks that the guest on a host is the one that was started: same
-// memory, counter going on, nothing broken.
+// memory, not older than its last checkpoint, counter going on, nothing broken,
+// its disks as sound as its memory.
 func (b *bench) resumed(on *lab.Host, after time.Time) lab.Stint {
 	b.t.Helper()
 	stint, err := b.recorder.WaitOn(b.t.Context(), on.Name, after, 30*time.Second)
@@ -129,6 +132,12 @@ func (b *bench) resumed(on *lab.Host, after time.Time) lab.Stint {
 	if proof.Token != b.first.Token || proof.Broken || proof.Counter < stint.From {
 		b.t.Fatalf("not the guest that was started, or broken: first %+v, now %+v", b.first, proof)
 	}
+	if least := b.recorder.CounterAt(b.saved.Checkpoint.Time.Time); stint.From < least {
+		b.t.Errorf("it goes on at counter %d, but checkpoint %d has counter %d", stint.From, b.saved.Checkpoint.Sequence, least)
+	}
+	found, err := on.VerifyRunning(b.t.Context(), b.vm.UUID)
+	b.must(err)
+	b.t.Logf("the guest's disks on %s: %s", on.Name, found)
 	return stint
 }
 

@@ -124,6 +124,10 @@ func TestRestartLevel(t *testing.T) {
 	if proof.Token == b.first.Token || proof.Boots != b.first.Boots+1 || proof.Broken {
 		t.Errorf("first %+v, on b %+v", b.first, proof)
 	}
+	found, err := b.B.VerifyRunning(t.Context(), b.vm.UUID)
+	b.must(err)
+	t.Log("the guest's disks on b:", found)
+	b.atRest(b.A)
 	b.must(b.A.PowerOn(t.Context()))
 	b.synced(b.B)
 }

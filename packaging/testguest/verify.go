@@ -38,17 +38,27 @@ func VerifyDisk(ctx context.Context, image string) (string, error) {
 	if err := run(ctx, "", nil, "debugfs", "-R", "dump /"+LogName+" "+log, disk); err != nil {
 		return "", err
 	}
-	content, err := os.ReadFile(log)
-	if err != nil {
-		return "", fmt.Errorf("%s holds no log of the workload: %w", image, err)
-	}
-	history, err := work.ReadHistory(content)
+	found, err := VerifyLog(ctx, log)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", image, err)
 	}
-	if history.Records == 0 {
-		return "", fmt.Errorf("%s: the log is empty", image)
+	return "file system clean, " + found, nil
+}
+
+// VerifyLog looks at a log of the workload, a file or the whole of a further
+// disk: its records must be one unbroken chain.
+func VerifyLog(_ context.Context, log string) (string, error) {
+	content, err := os.ReadFile(log)
+	if err != nil {
+		return "", fmt.Errorf("there is no log of the workload: %w", err)
 	}
-	return fmt.Sprintf("file system clean, %d records unbroken up to record %d (counter %d, boot %d)",
+	history, err := work.ReadHistory(content[:min(len(content), work.LogSize)])
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", log, err)
+	}
+	if history.Records == 0 {
+		return "", fmt.Errorf("%s: the log is empty", log)
+	}
+	return fmt.Sprintf("%d records unbroken up to record %d (counter %d, boot %d)",
 		history.Records, history.Last.Sequence, history.Last.Counter, history.Last.Boot), nil
 }

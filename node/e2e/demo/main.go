@@ -97,7 +97,7 @@ func scenario(ctx context.Context, l *lab.Lab, files lab.GuestFiles) error {
 	if err := failover(ctx, l, recorder, first); err != nil {
 		return err
 	}
-	if err := comeBack(ctx, l); err != nil {
+	if err := comeBack(ctx, l, v.UUID); err != nil {
 		return err
 	}
 	if overlaps := recorder.Stop(); len(overlaps) > 0 {
@@ -131,6 +131,9 @@ func failover(ctx context.Context, l *lab.Lab, recorder *lab.Recorder, first lab
 	if proof.Token != first.Token || proof.Broken {
 		return fmt.Errorf("this is not the guest that ran on a, or it is broken: %+v", proof)
 	}
+	if least := recorder.CounterAt(v.Checkpoint.Time.Time); stint.From < least {
+		return fmt.Errorf("it goes on at counter %d, but checkpoint %d has counter %d", stint.From, v.Checkpoint.Sequence, least)
+	}
 	lost := int64(before.Counter) - int64(stint.From) + 1
 	say("b RESUMED the guest: its first word came %.2f s after the cut, an HTTP answer at %.2f s (goal 3 s)", stint.First.Sub(cut).Seconds(), answered.Seconds())
 	say("   same token %s, counter goes on at %d, chain unbroken", proof.Token, proof.Counter)
@@ -139,7 +142,12 @@ func failover(ctx context.Context, l *lab.Lab, recorder *lab.Recorder, first lab
 }
 
 // comeBack powers a on again and waits until it is the standby.
-func comeBack(ctx context.Context, l *lab.Lab) error {
+func comeBack(ctx context.Context, l *lab.Lab, uuid string) error {
+	found, err := l.A.VerifyDisks(ctx, uuid)
+	if err != nil {
+		return err
+	}
+	say("a's disk as the power cut left it: %s", found)
 	say("power is back on a")
 	if err := l.A.PowerOn(ctx); err != nil {
 		return err
@@ -162,9 +170,9 @@ func finish(ctx context.Context, l *lab.Lab, v api.VM) error {
 	if _, err := l.B.CLI(ctx, "vm", "stop", lab.GuestName, "--timeout", "20s"); err != nil {
 		return err
 	}
-	report, err := testguest.VerifyDisk(ctx, l.B.DiskImage(v))
+	report, err := l.B.VerifyDisks(ctx, v.UUID)
 	if err != nil {
-		return fmt.Errorf("the guest's disk: %w", err)
+		return err
 	}
 	say("the guest's disk is clean and its records are one unbroken chain: %s", report)
 	fmt.Println("\nThe guest went on, and nothing but the time since its last checkpoint was lost.")

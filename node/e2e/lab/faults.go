@@ -76,8 +76,18 @@ func (h *Host) Fill() error {
 	if fs.Type != unix.TMPFS_MAGIC {
 		return fmt.Errorf("host %s has no disk of its own to fill", h.Name)
 	}
-	if err := unix.Fallocate(int(file.Fd()), 0, 0, int64(fs.Bavail)*fs.Bsize); err != nil {
-		return fmt.Errorf("fill the disk of host %s: %w", h.Name, err)
+	// What room there is changes as the guest writes.
+	for fs.Bavail > 0 {
+		err := unix.Fallocate(int(file.Fd()), 0, 0, int64(fs.Bavail)*fs.Bsize)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, unix.ENOSPC) {
+			return fmt.Errorf("fill the disk of host %s: %w", h.Name, err)
+		}
+		if err := unix.Fstatfs(int(file.Fd()), &fs); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -105,6 +115,22 @@ func (p Process) Is(what string) bool {
 		return strings.Contains(filepath.Base(p.Args[0]), "qemu-system")
 	}
 	return len(p.Args) > 1 && p.Args[1] == what
+}
+
+// Stopped says whether every thread of a process is stopped.
+func Stopped(pid int) bool {
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil || len(tasks) == 0 {
+		return false
+	}
+	for _, path := range tasks {
+		data, err := os.ReadFile(path)
+		text := string(data)
+		if err != nil || !strings.HasPrefix(text[strings.LastIndexByte(text, ')')+1:], " T") {
+			return false
+		}
+	}
+	return true
 }
 
 // Processes are all that run on the host.

@@ -88,12 +88,6 @@ func InState(state string) func(api.VM) error {
 	}
 }
 
-// DiskImage is the guest's first disk on this host, once it has run here or
-// been replicated here.
-func (h *Host) DiskImage(v api.VM) string {
-	return filepath.Join(h.dir, "s", "guests", v.UUID, "disks", "disk0.raw")
-}
-
 // BuildBinary builds vmctl into dir, with the race detector if VMCTL_RACE is
 // set: what it finds ends up in the hosts' logs.
 func BuildBinary(ctx context.Context, root, dir string) (string, error) {

@@ -30,7 +30,13 @@ type Recorder struct {
 	stints   []Stint              // in order
 	overlaps []string             // what must not be
 	ran      map[string]time.Time // when a host's vCPU was last seen running
-	records  int
+	heardOf  []mark               // every record
+}
+
+// mark is when a counter was heard.
+type mark struct {
+	at      time.Time
+	counter uint64
 }
 
 // Stint is a time in which one host ran the guest.
@@ -126,7 +132,7 @@ func (r *Recorder) note(node string, proof Proof) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
-	r.records++
+	r.heardOf = append(r.heardOf, mark{now, proof.Counter})
 	if proof.Broken {
 		r.overlaps = append(r.overlaps, fmt.Sprintf("%s: the guest on %s says that it is broken: %s", now.Format(time.StampMilli), node, proof.Reason))
 	}
@@ -215,6 +221,19 @@ func (r *Recorder) Last() (Proof, string, time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.last, r.node, r.heard
+}
+
+// CounterAt is the newest counter that was heard by then: whatever state the
+// guest was saved in at that time or later has at least this.
+func (r *Recorder) CounterAt(at time.Time) uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := len(r.heardOf) - 1; i >= 0; i-- {
+		if !r.heardOf[i].at.After(at) {
+			return r.heardOf[i].counter
+		}
+	}
+	return 0
 }
 
 // Stints are the times in which hosts ran the guest.
