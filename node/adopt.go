@@ -15,7 +15,7 @@ import (
 // adopt takes over the guest's process of an earlier agent; nil if there is
 // none, or if what there was has ended.
 func (g *guest) adopt(ctx context.Context) (*machine, error) {
-	client, err := guard.Attach(ctx, g.layout.GuardConfig())
+	client, err := g.attachGuard(ctx)
 	if errors.Is(err, guard.ErrNoGuard) {
 		return nil, nil
 	}
@@ -26,7 +26,9 @@ func (g *guest) adopt(ctx context.Context) (*machine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("adopt the guest's process: %w", err)
 	}
-	status, err := client.Status(ctx)
+	bound, cancel := context.WithTimeout(ctx, answerBound)
+	defer cancel()
+	status, err := client.Status(bound)
 	g.mu.Lock()
 	epoch := g.epoch
 	g.mu.Unlock()
@@ -72,9 +74,7 @@ func (g *guest) endForeign(ctx context.Context) {
 
 // tryEndForeign returns nil once no process of the guest is here.
 func (g *guest) tryEndForeign(ctx context.Context) error {
-	bound, cancel := context.WithTimeout(ctx, foreignBound)
-	defer cancel()
-	client, err := guard.Attach(bound, g.layout.GuardConfig())
+	client, err := g.attachGuard(ctx)
 	switch {
 	case errors.Is(err, guard.ErrNoGuard):
 		return nil
@@ -90,16 +90,36 @@ func (g *guest) tryEndForeign(ctx context.Context) error {
 	}
 	select {
 	case <-client.Done():
-	case <-bound.Done():
-		return bound.Err()
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 	g.n.journal.record(warning, "process-ended", g.name(), fmt.Sprintf("a process of %s ran on here and was ended: node %s owns it", g.name(), g.ownerName()))
 	g.sweep()
 	return nil
 }
 
-// foreignBound is how long one attempt to end a process may take.
-const foreignBound = 3 * time.Second
+// answerBound is how long an agent that has just started waits for a guard: well
+// within the lease that its guest may still have.
+const answerBound = time.Second
+
+// attachGuard connects to the guard that an earlier agent left. One that does not
+// answer will not freeze its guest at the end of the lease either, and nobody else
+// holds QEMU now: both are ended, and it is guard.ErrGone.
+func (g *guest) attachGuard(ctx context.Context) (*guard.Client, error) {
+	bound, cancel := context.WithTimeout(ctx, answerBound)
+	defer cancel()
+	client, err := guard.Attach(bound, g.layout.GuardConfig())
+	if err == nil || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+		return client, err
+	}
+	g.n.journal.record(alarm, "guard-stuck", g.name(), fmt.Sprintf("the guard of %s does not answer and is ended with its guest: it would not keep to a lease", g.name()))
+	bound, cancel = context.WithTimeout(ctx, answerBound)
+	defer cancel()
+	if err := guard.EndStuck(bound, g.layout.GuardConfig()); err != nil {
+		return nil, err
+	}
+	return nil, guard.ErrGone
+}
 
 // adoptRunning listens on the mirrors' socket before it speaks QMP: QEMU may
 // hang until the replicator is back. A frozen guest is thawed by its lease.
