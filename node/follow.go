@@ -13,6 +13,10 @@ func (g *guest) followEvents(ctx context.Context, m *machine) {
 	events, cancel := m.Events()
 	defer cancel()
 	name := g.name()
+	defer g.diskError(vm.StateStopped)
+	if state, err := m.RunState(ctx); err == nil {
+		g.diskError(state) // of an adopted guest
+	}
 	for {
 		var event vm.Event
 		var open bool
@@ -33,6 +37,8 @@ func (g *guest) followEvents(ctx context.Context, m *machine) {
 			if err := m.guard.Kill(ctx); err != nil {
 				g.log.Warn("a panicked guest was not ended", "error", err)
 			}
+		case vm.EventRunState:
+			g.diskError(event.State)
 		case vm.EventReset:
 			g.n.journal.record(info, "guest-reset", name, name+" reboots")
 		case vm.EventShutdown:
@@ -41,4 +47,12 @@ func (g *guest) followEvents(ctx context.Context, m *machine) {
 			g.n.journal.record(alarm, "monitor-lost", name, fmt.Sprintf("%s runs, but its QEMU does not answer any more", name))
 		}
 	}
+}
+
+// diskError raises an alarm while the guest stands still because QEMU could not
+// write to its disk, and ends it.
+func (g *guest) diskError(state vm.RunState) {
+	name := g.name()
+	g.n.alarms.set("disk-error", name, state == vm.StateIOError,
+		fmt.Sprintf("%s stands still: this host could not write to its disk; look for a full file system or failing disk at %s, then `vmctl vm unpause %s`", name, g.layout.Disks(), name))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -50,6 +51,7 @@ func newJournal(db *store.DB, node string, log *slog.Logger) *journal {
 
 // record notes an event; detail is pairs of key and value.
 func (j *journal) record(severity, kind, guest, message string, detail ...string) {
+	message = oneLine(message)
 	event := eventRecord{Time: time.Now(), Kind: kind, Guest: guest, Severity: severity, Message: message}
 	for i := 0; i+1 < len(detail); i += 2 {
 		if event.Detail == nil {
@@ -67,6 +69,9 @@ func (j *journal) record(severity, kind, guest, message string, detail ...string
 	default:
 	}
 }
+
+// oneLine joins the lines of an error that has several.
+func oneLine(text string) string { return strings.ReplaceAll(text, "\n", "; ") }
 
 // strangersEvery bounds how often a kind of event that strangers can cause is
 // stored: they must not push the real history out.

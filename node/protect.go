@@ -155,7 +155,7 @@ func (g *guest) startMirror(ctx context.Context, m *machine, p *snapshot.Protect
 func (g *guest) noteLost(err error) {
 	reason := "link lost"
 	if err != nil {
-		reason = err.Error()
+		reason = oneLine(err.Error())
 	}
 	g.mu.Lock()
 	before := g.status.reason

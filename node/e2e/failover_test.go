@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -139,6 +140,26 @@ func TestOwnerSuspended(t *testing.T) {
 	b.synced(b.B)
 }
 
+// TestOwnerAgentDies kills the owner's agent for longer than a lease: the guard
+// freezes the guest, b takes over. The next agent ends the old copy and leaves
+// nothing of it but the guard's lock.
+func TestOwnerAgentDies(t *testing.T) {
+	b := newBench(t, "--protection", "resume")
+	killed := time.Now()
+	b.must(b.A.KillAgent())
+	b.resumed(b.B, killed)
+	b.must(b.A.StartAgent(t.Context()))
+	b.synced(b.B)
+	if pid := b.A.QEMU(t.Context(), b.vm.UUID); pid != 0 {
+		t.Errorf("process %d still runs on a", pid)
+	}
+	left, err := filepath.Glob(filepath.Join(filepath.Dir(b.A.Socket()), "g", b.vm.UUID[:8], "*"))
+	b.must(err)
+	if len(left) != 1 || filepath.Base(left[0]) != "guard.sock.lock" {
+		t.Errorf("a keeps %v", left)
+	}
+}
+
 // TestGuardStopped stops the guard and cuts the owner off: the guard cannot
 // freeze the guest, so the agent, which holds QEMU's pidfd too, ends it.
 func TestGuardStopped(t *testing.T) {
@@ -193,6 +214,29 @@ func (b *bench) atRest(h *lab.Host) {
 	found, err := h.VerifyDisks(b.t.Context(), b.vm.UUID)
 	b.must(err)
 	b.t.Logf("the guest's disks at rest on %s: %s", h.Name, found)
+}
+
+// TestGuardStoppedAgentKilled stops the guard, kills the agent, which held QEMU
+// too, and cuts the owner off: the next agent ends the guest before b may run it.
+func TestGuardStoppedAgentKilled(t *testing.T) {
+	b := newBench(t, "--protection", "resume")
+	guard, err := lab.Parent(b.A.QEMU(t.Context(), b.vm.UUID))
+	b.must(err)
+	b.must(syscall.Kill(guard, syscall.SIGSTOP))
+	cut := time.Now()
+	b.must(b.A.KillAgent())
+	b.must(b.A.Unplug(t.Context()))
+	b.must(b.A.StartAgent(t.Context()))
+	b.must(lab.Eventually(t.Context(), 10*time.Second, func() error {
+		if pid := b.A.QEMU(t.Context(), b.vm.UUID); pid != 0 {
+			return fmt.Errorf("process %d still runs on a", pid)
+		}
+		return nil
+	}))
+	b.event(b.A, "guard-stuck")
+	b.resumed(b.B, cut)
+	b.must(b.A.Plug(t.Context()))
+	b.synced(b.B)
 }
 
 // event fails the test unless a host's log has an event of the kind.

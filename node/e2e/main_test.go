@@ -11,7 +11,6 @@ import (
 
 	"vmctl/node/api"
 	"vmctl/node/e2e/lab"
-	"vmctl/packaging/testguest"
 )
 
 var (
@@ -41,14 +40,9 @@ func prepare(m *testing.M) (int, error) {
 		return 1, err
 	}
 	defer os.RemoveAll(dir)
-	if binary, err = lab.BuildBinary(ctx, root, dir); err != nil {
+	if binary, files, err = lab.Build(ctx, root, dir); err != nil {
 		return 1, err
 	}
-	image, err := testguest.Build(ctx, filepath.Join(root, ".cache", "guest"))
-	if err != nil {
-		return 1, err
-	}
-	files = lab.GuestFiles{Kernel: image.Kernel, Initrd: image.Initrd, Disk: image.DiskBase}
 	return m.Run(), nil
 }
 
@@ -65,6 +59,12 @@ type bench struct {
 // newBench forms a cluster, starts a guest on a and waits until it answers and,
 // if it is protected, its replica is complete.
 func newBench(t *testing.T, flags ...string) *bench {
+	t.Helper()
+	return newBenchOn(t, func(*lab.Lab) error { return nil }, flags...)
+}
+
+// newBenchOn prepares the hosts before they are started.
+func newBenchOn(t *testing.T, prepare func(*lab.Lab) error, flags ...string) *bench {
 	t.Helper()
 	ctx := t.Context()
 	l, err := lab.New(ctx, binary, t.Logf)
@@ -85,6 +85,7 @@ func newBench(t *testing.T, flags ...string) *bench {
 			t.Error(err)
 		}
 	})
+	b.must(prepare(l))
 	b.must(l.Form(ctx))
 	b.vm, err = l.A.CreateGuest(ctx, files, flags...)
 	b.must(err)
@@ -145,6 +146,9 @@ func (b *bench) resumed(on *lab.Host, after time.Time) lab.Stint {
 func (b *bench) tell() {
 	for _, h := range []*lab.Host{b.A, b.B, b.W} {
 		b.t.Logf("--- log of %s\n%s", h.Name, lab.Tail(h.LogFile(), 40))
+		if console := h.Console(b.vm.UUID); console != "" {
+			b.t.Logf("--- the guest's console on %s\n%s", h.Name, console)
+		}
 	}
 	if b.recorder != nil {
 		b.t.Logf("--- stints %+v", b.recorder.Stints())

@@ -12,7 +12,6 @@ import (
 
 	"vmctl/node/api"
 	"vmctl/node/e2e/lab"
-	"vmctl/packaging/testguest"
 )
 
 func main() {
@@ -37,11 +36,7 @@ func run(ctx context.Context) (err error) {
 		return err
 	}
 	say("building vmctl and the guest (a Debian kernel, busybox, our workload)")
-	binary, err := lab.BuildBinary(ctx, root, filepath.Join(root, "dist"))
-	if err != nil {
-		return err
-	}
-	image, err := testguest.Build(ctx, filepath.Join(root, ".cache", "guest"))
+	binary, files, err := lab.Build(ctx, root, filepath.Join(root, "dist"))
 	if err != nil {
 		return err
 	}
@@ -53,7 +48,6 @@ func run(ctx context.Context) (err error) {
 		say("cleaning up")
 		err = errors.Join(err, l.Close())
 	}()
-	files := lab.GuestFiles{Kernel: image.Kernel, Initrd: image.Initrd, Disk: image.DiskBase}
 	if err := scenario(ctx, l, files); err != nil {
 		for _, h := range []*lab.Host{l.A, l.B} {
 			fmt.Fprintf(os.Stderr, "--- the last of host %s's log\n%s", h.Name, lab.Tail(h.LogFile(), 15))

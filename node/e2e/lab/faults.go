@@ -2,14 +2,11 @@ package lab
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // Drop throws away what comes in from another host, one way; Heal lets it
@@ -49,58 +46,6 @@ func (h *Host) StateDir() string {
 	}
 	return filepath.Join(h.dir, "s")
 }
-
-// SmallDisk gives the host a file system of its own for its state, of so many
-// bytes, before its first start. It is a tmpfs, which a power cut leaves alone.
-func (h *Host) SmallDisk(size int64) error {
-	if err := os.MkdirAll(h.StateDir(), 0o755); err != nil {
-		return err
-	}
-	if err := unix.Mount("disk"+h.Name, h.StateDir(), "tmpfs", 0, fmt.Sprintf("size=%d", size)); err != nil {
-		return fmt.Errorf("give host %s a disk of its own: %w", h.Name, err)
-	}
-	return nil
-}
-
-// Fill takes all the room on the host's small disk; Free gives it back.
-func (h *Host) Fill() error {
-	file, err := os.OpenFile(h.ballast(), os.O_CREATE|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	defer file.Close()
-	var fs unix.Statfs_t
-	if err := unix.Fstatfs(int(file.Fd()), &fs); err != nil {
-		return err
-	}
-	if fs.Type != unix.TMPFS_MAGIC {
-		return fmt.Errorf("host %s has no disk of its own to fill", h.Name)
-	}
-	// What room there is changes as the guest writes.
-	for fs.Bavail > 0 {
-		err := unix.Fallocate(int(file.Fd()), 0, 0, int64(fs.Bavail)*fs.Bsize)
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, unix.ENOSPC) {
-			return fmt.Errorf("fill the disk of host %s: %w", h.Name, err)
-		}
-		if err := unix.Fstatfs(int(file.Fd()), &fs); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// Free ends Fill.
-func (h *Host) Free() error {
-	if err := os.Remove(h.ballast()); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return nil
-}
-
-func (h *Host) ballast() string { return filepath.Join(h.StateDir(), "ballast") }
 
 // Process is one process of a host.
 type Process struct {

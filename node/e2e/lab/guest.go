@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"vmctl/node/api"
+	"vmctl/packaging/testguest"
 )
 
 // GuestFiles are what the test guest is made of.
@@ -86,6 +87,25 @@ func InState(state string) func(api.VM) error {
 		}
 		return nil
 	}
+}
+
+// Console is the end of what the guest wrote to its serial console on this host.
+func (h *Host) Console(uuid string) string {
+	path := filepath.Join(h.StateDir(), "guests", uuid, "serial.log")
+	if _, err := os.Stat(path); err != nil {
+		return ""
+	}
+	return Tail(path, 20)
+}
+
+// Build makes what every lab needs, from the sources at root: vmctl in dir, and
+// the test guest in the cache.
+func Build(ctx context.Context, root, dir string) (binary string, files GuestFiles, err error) {
+	if binary, err = BuildBinary(ctx, root, dir); err != nil {
+		return "", files, err
+	}
+	image, err := testguest.Build(ctx, filepath.Join(root, ".cache", "guest"))
+	return binary, GuestFiles{Kernel: image.Kernel, Initrd: image.Initrd, Disk: image.DiskBase}, err
 }
 
 // BuildBinary builds vmctl into dir, with the race detector if VMCTL_RACE is

@@ -25,6 +25,8 @@ type Host struct {
 	dir  string
 	ram  string
 
+	ramSize int64 // of a file system of its own, if it has one
+
 	config string // file for the agent's next start; empty: none
 	agent  *exec.Cmd
 	gone   chan struct{} // closed when agent was waited for
@@ -144,7 +146,7 @@ func (h *Host) PowerCut(ctx context.Context) error {
 		failed = errors.Join(failed, h.inside(ctx, "ip", "link", "del", tap))
 	}
 	failed = errors.Join(failed, err)
-	return errors.Join(failed, os.RemoveAll(h.ram), os.RemoveAll(filepath.Join(h.dir, "r")))
+	return errors.Join(failed, h.loseRAM(), os.RemoveAll(filepath.Join(h.dir, "r")))
 }
 
 // pids are all processes in the host's namespace.
@@ -189,6 +191,13 @@ func (h *Host) CLI(ctx context.Context, args ...string) (string, error) {
 		return string(out), fmt.Errorf("on %s: vmctl %s: %w: %s", h.Name, strings.Join(args, " "), err, stderr.String())
 	}
 	return string(out), nil
+}
+
+// Vmctl runs the binary in the host's network, as a second agent would be.
+func (h *Host) Vmctl(ctx context.Context, args ...string) error {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	return h.inside(ctx, append([]string{h.lab.Binary}, args...)...)
 }
 
 // link sets the host's cable up or down.

@@ -109,6 +109,7 @@ done
 sleep 0.2
 for n in s a b w; do ip netns del "$1$n" 2>/dev/null; done
 for n in a/s b/s w; do umount -l "$2/$n" 2>/dev/null; done
+for n in a b; do umount -l "/dev/shm/$1$n" 2>/dev/null; done
 rm -rf "$2" "/dev/shm/$1a" "/dev/shm/$1b" "/dev/shm/$1w"`
 	l.janitor = exec.Command("setsid", "sh", "-c", script, "janitor", l.ID, l.Dir)
 	l.janitor.Stdin = r

@@ -145,6 +145,9 @@ func (r *Recorder) note(node string, proof Proof) {
 		n++
 	}
 	s := &r.stints[n-1]
+	if proof.Counter < s.To {
+		r.overlaps = append(r.overlaps, fmt.Sprintf("%s: the guest on %s went back from counter %d to %d", now.Format(time.StampMilli), node, s.To, proof.Counter))
+	}
 	s.Last, s.To = now, proof.Counter
 	r.last, r.node, r.heard = proof, node, now
 }
@@ -221,6 +224,13 @@ func (r *Recorder) Last() (Proof, string, time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.last, r.node, r.heard
+}
+
+// Records is how many records were heard.
+func (r *Recorder) Records() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.heardOf)
 }
 
 // CounterAt is the newest counter that was heard by then: whatever state the
