@@ -10,7 +10,8 @@ FUZZTIME ?= 10s
 PACKAGES := qemu-system-x86 qemu-utils seabios busybox-static iproute2 nftables e2fsprogs kmod gcc libc6-dev rpm fence-agents
 
 # Tests with hosts, networks and real guests: run without the race detector.
-E2E := ./node/e2e
+E2E := ./node/e2e ./node/e2e/lab
+CHAOSTEST := ./node/e2e/chaos
 
 .PHONY: all
 all: dist/vmctl
@@ -59,12 +60,15 @@ soak:
 .PHONY: e2e
 e2e: guest
 	go test -count=1 -timeout 30m $(E2E)
+	go test -count=1 -timeout 10m $(CHAOSTEST) $(SLICE)
 
-# Random faults for as long as one likes; a failure names its seed.
-CHAOS ?= -chaos.time=10m -chaos.faults=60
+# Random faults: three minutes of them in `make test`, 60 and more by `make chaos`.
+# A failure names its seed, which throws the same faults again.
+SLICE ?= -chaos.time=130s
+CHAOS ?= -chaos.time=30m -chaos.faults=60
 .PHONY: chaos
 chaos: guest
-	go test -count=1 -timeout 60m -v ./node/e2e/chaos $(CHAOS)
+	go test -count=1 -timeout 60m -v $(CHAOSTEST) $(CHAOS)
 
 .PHONY: bench
 bench: deps guest

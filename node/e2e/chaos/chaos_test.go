@@ -15,16 +15,16 @@ import (
 
 	"vmctl/node/api"
 	"vmctl/node/e2e/lab"
-	"vmctl/packaging/testguest"
 )
 
 var (
 	seed   = flag.Uint64("chaos.seed", 0, "seed of the faults; 0 draws one")
-	count  = flag.Int("chaos.faults", 100, "at most so many faults")
-	budget = flag.Duration("chaos.time", 100*time.Second, "no new batch of faults after this time")
+	count  = flag.Int("chaos.faults", 1000, "at most so many faults")
+	budget = flag.Duration("chaos.time", 150*time.Second, "no new batch of faults after this time")
+	from   = flag.Int("chaos.from", 1, "leave out the batches of faults before this one")
 )
 
-// diskSize is the room a host has for its state.
+// diskSize is the room a host has for its state, and again for memory.
 const diskSize = 512 << 20
 
 // chaos is one run.
@@ -37,6 +37,8 @@ type chaos struct {
 	began    time.Time
 	judge    judge
 	files    map[bool][]string // what an owner and a standby have, as it was at first
+
+	claims claims
 
 	mu     sync.Mutex
 	log    []string
@@ -70,10 +72,14 @@ func TestChaos(t *testing.T) {
 		c.hosts[h.Name] = p
 		tasks.Go(func() { p.supervise(ctx) })
 	}
+	tasks.Go(func() { c.watchClaims(ctx) })
 	schedule := newSchedule(*seed)
 	began, injected := time.Now(), 0
 	for n := 1; injected < *count && time.Since(began) < *budget && !t.Failed(); n++ {
 		faults := schedule.batch(*count - injected)
+		if n < *from {
+			continue
+		}
 		injected += len(faults)
 		c.throw(n, faults)
 		c.heal()
@@ -82,7 +88,8 @@ func TestChaos(t *testing.T) {
 	if !t.Failed() {
 		c.finish()
 	}
-	c.say("%d faults; those that hit something: %v", injected, c.done)
+	c.say("seed %d: %d faults; those that hit something: %v", *seed, injected, c.done)
+	c.say("%s", c.sum())
 }
 
 // build makes lab, cluster and guest.
@@ -90,9 +97,7 @@ func (c *chaos) build() {
 	t, ctx := c.t, c.t.Context()
 	root, err := filepath.Abs("../../..")
 	c.must(err)
-	binary, err := lab.BuildBinary(ctx, root, t.TempDir())
-	c.must(err)
-	image, err := testguest.Build(ctx, filepath.Join(root, ".cache", "guest"))
+	binary, files, err := lab.Build(ctx, root, t.TempDir())
 	c.must(err)
 	c.Lab, err = lab.New(ctx, binary, t.Logf)
 	c.must(err)
@@ -106,9 +111,11 @@ func (c *chaos) build() {
 	})
 	for _, h := range c.Hosts() {
 		c.must(h.SmallDisk(diskSize))
+		if h != c.W {
+			c.must(h.SmallRAM(diskSize))
+		}
 	}
 	c.must(c.Form(ctx))
-	files := lab.GuestFiles{Kernel: image.Kernel, Initrd: image.Initrd, Disk: image.DiskBase}
 	c.vm, err = c.A.CreateGuest(ctx, files, "--protection", "resume")
 	c.must(err)
 	_, err = c.A.API().Change(ctx, lab.GuestName, []byte("restart: {attempts: 1000, backoff_seconds: 0.01}"))
@@ -150,10 +157,10 @@ func (c *chaos) finish() {
 	owner := c.hosts[v.Owner]
 	_, err = owner.CLI(ctx, "vm", "stop", lab.GuestName, "--timeout", "20s")
 	c.must(err)
-	report, err := testguest.VerifyDisk(ctx, owner.DiskImage(c.vm))
+	report, err := owner.VerifyDisks(ctx, c.vm.UUID)
 	c.must(err)
 	c.say("disk of the owner: %s", report)
-	report, err = testguest.VerifyDisk(ctx, c.hosts[map[string]string{"a": "b", "b": "a"}[v.Owner]].DiskImage(c.vm))
+	report, err = c.hosts[map[string]string{"a": "b", "b": "a"}[v.Owner]].VerifyDisks(ctx, c.vm.UUID)
 	c.must(err)
 	c.say("disk of the replica: %s", report)
 }

@@ -31,11 +31,15 @@ func (c *chaos) check() {
 	err := lab.Eventually(ctx, wellWithin, func() error { return c.well(ctx, healed) })
 	if err != nil {
 		c.wrong("not well %v after the last fault: %v", wellWithin, err)
+	} else {
+		c.say("well again %.1f s after the last fault", time.Since(healed).Seconds())
+		c.readDisks()
 	}
 	c.mu.Lock()
 	causes := slices.Clone(c.causes)
 	c.mu.Unlock()
-	for _, line := range c.judge.boots(c.recorder.Stints(), causes) {
+	stints := c.recorder.Stints()
+	for _, line := range slices.Concat(c.judge.boots(stints, causes), c.claims.judge(stints, c.recorder.CounterAt)) {
 		c.wrong("%s", line)
 	}
 	for _, h := range c.Hosts() {
@@ -45,7 +49,17 @@ func (c *chaos) check() {
 			}
 		}
 	}
-	c.say("well again %.1f s after the last fault", time.Since(healed).Seconds())
+}
+
+// readDisks looks at the guest's disk where it runs, as it is at one instant.
+func (c *chaos) readDisks() {
+	_, node, _ := c.recorder.Last()
+	found, err := c.hosts[node].VerifyRunning(c.t.Context(), c.vm.UUID)
+	if err != nil {
+		c.wrong("%v", err)
+		return
+	}
+	c.say("    %s", found)
 }
 
 // well says what is not as it should be when nothing is wrong around.
@@ -160,7 +174,7 @@ func (j *judge) boots(stints []lab.Stint, causes []cause) (wrong []string) {
 			continue
 		}
 		found := slices.ContainsFunc(causes, func(k cause) bool {
-			return k.host == now.Node && k.at.After(before.Last.Add(-time.Second)) && k.at.Before(now.First)
+			return (k.host == now.Node || k.host == "") && k.at.After(before.Last.Add(-time.Second)) && k.at.Before(now.First)
 		}) || slices.ContainsFunc(causes, func(k cause) bool {
 			// Ended where it was, booted there, taken over before its first word.
 			return k.host == before.Node && k.kind != "power-cut" && k.at.After(before.Last.Add(-time.Second)) && k.at.Before(now.First)

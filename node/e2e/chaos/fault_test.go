@@ -44,6 +44,7 @@ var kinds = []struct {
 	{"slow-link", 2, "oos", 6 * time.Second},
 	{"full-disk", 2, "oos", 5 * time.Second},
 	{"full-disk", 1, "w", 5 * time.Second},
+	{"full-ram", 2, "oos", 5 * time.Second},
 	{"pause", 1, "os", 4 * time.Second},
 	{"stop", 1, "os", 2 * time.Second},
 }

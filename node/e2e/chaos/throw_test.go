@@ -13,7 +13,7 @@ import (
 // cause is something that ended the guest on a host, so that it may boot anew.
 type cause struct {
 	at   time.Time
-	host string
+	host string // where it can have ended the guest; empty: wherever that was
 	kind string
 }
 
@@ -60,7 +60,11 @@ func (c *chaos) hostOf(role string) string {
 func (c *chaos) ended(f fault) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.causes = append(c.causes, cause{at: time.Now(), host: f.host, kind: f.kind})
+	k := cause{at: time.Now(), host: f.host, kind: f.kind}
+	if k.kind == "stop" {
+		k.host = "" // whichever node is asked passes it on to the owner
+	}
+	c.causes = append(c.causes, k)
 }
 
 // inject brings one fault about and ends it. It says whether there was anything
@@ -106,12 +110,18 @@ func (c *chaos) environment(ctx context.Context, h *power, f fault) (bool, error
 		"drop-from-peer":    func() error { return h.Drop(ctx, peer) },
 		"drop-from-witness": func() error { return h.Drop(ctx, c.W) },
 		"slow-link":         func() error { return h.Slow(ctx, 4_000_000) },
-		"full-disk":         h.Fill,
+		"full-disk":         h.FillDisk,
+		"full-ram":          h.FillRAM,
 	}[f.kind], map[string]func() error{
 		"cable-cut": func() error { return c.plug(ctx, h) },
 		"slow-link": func() error { return h.Fast(ctx) },
 		"full-disk": h.Free,
+		"full-ram":  h.Free,
 	}[f.kind]
+	if f.kind == "full-ram" {
+		c.ended(f) // a guest that needs a page of memory then is killed by the kernel
+		defer c.ended(f)
+	}
 	if begin == nil {
 		return false, fmt.Errorf("no way to bring about %q", f.kind)
 	}
@@ -156,6 +166,9 @@ func (c *chaos) operate(ctx context.Context, h *power, f fault) bool {
 		verbs, args = []string{"stop", "start"}, []string{"--timeout", "5s"}
 	}
 	_, err := h.CLI(ctx, append([]string{"vm", verbs[0], lab.GuestName}, args...)...)
+	if f.kind == "stop" {
+		c.ended(f) // it may have gone on until now
+	}
 	if err != nil {
 		c.say("    refused: %v", err)
 	}
