@@ -30,8 +30,8 @@ type Config struct {
 	Advertise  string `yaml:"advertise"` // the address told to the peer, if not Listen
 	Accel      string `yaml:"accel"`
 	// Fence switches the other node off; nil: this node has no device for that.
-	Fence *fence.Device `yaml:"fence"`
-	Watchdog   string `yaml:"watchdog"` // device that resets this host; empty: never
+	Fence    *fence.Device `yaml:"fence"`
+	Watchdog string        `yaml:"watchdog"` // device that resets this host; empty: never
 
 	Version string       `yaml:"-"`
 	Log     *slog.Logger `yaml:"-"`

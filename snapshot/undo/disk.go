@@ -143,7 +143,7 @@ func (d *Disk) zero(off, length int64) error {
 		return nil
 	}
 	const punch = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
-	err := retry(func() error { return unix.Fallocate(int(d.image.Fd()), punch, off, length) })
+	err := d.onImage(func(fd int) error { return unix.Fallocate(fd, punch, off, length) })
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		blank := make([]byte, min(length, maxRecord))
 		for err = nil; length > 0 && err == nil; {
@@ -156,6 +156,18 @@ func (d *Disk) zero(off, length int64) error {
 		return fmt.Errorf("zero %d bytes at %d of %s: %w", length, off, d.path, err)
 	}
 	return nil
+}
+
+// onImage makes a system call on the image's descriptor, which cannot be closed,
+// and be another file's, meanwhile.
+func (d *Disk) onImage(call func(fd int) error) error {
+	raw, err := d.image.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) { failed = retry(func() error { return call(int(fd)) }) })
+	return errors.Join(err, failed)
 }
 
 // retry repeats a system call that a signal interrupted.
@@ -205,7 +217,7 @@ func (d *Disk) Sync() error {
 			return fmt.Errorf("sync undo directory of %s: %w", d.path, err)
 		}
 	}
-	if err := retry(func() error { return unix.Fdatasync(int(d.image.Fd())) }); err != nil {
+	if err := d.onImage(unix.Fdatasync); err != nil {
 		return fmt.Errorf("sync %s: %w", d.path, err)
 	}
 	return nil

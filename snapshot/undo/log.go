@@ -203,7 +203,11 @@ func (d *Disk) preservePiece(s *segment, off, end int64, hole bool) error {
 // nextData is the position of the first data at or behind off, the disk's size
 // if there is none.
 func (d *Disk) nextData(off int64) (int64, error) {
-	at, err := unix.Seek(int(d.image.Fd()), off, unix.SEEK_DATA)
+	var at int64
+	err := d.onImage(func(fd int) (err error) {
+		at, err = unix.Seek(fd, off, unix.SEEK_DATA)
+		return err
+	})
 	switch {
 	case err == nil:
 		return at, nil
