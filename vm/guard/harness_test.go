@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 		err = fakeAgent()
 	case role == "busy":
 		holdOn()
-		for {
+		for spins := uint64(0); ; spins++ { // it is to take a whole processor
 		}
 	case role == "starter":
 		err = fakeStarter()
