@@ -255,7 +255,7 @@ func (g *guest) synced(ctx context.Context) error {
 // specHash names what device state belongs to: the parts of a spec that change
 // the machine.
 func specHash(spec vm.Spec) []byte {
-	spec.Protection, spec.Restart, spec.Autostart = vm.Protection{}, vm.Restart{}, false
+	spec.Protection, spec.Restart, spec.Recovery, spec.Autostart = vm.Protection{}, vm.Restart{}, vm.Recovery{}, false
 	spec.Isolation = ""
 	data, err := msgpack.Marshal(spec)
 	if err != nil {

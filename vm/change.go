@@ -26,6 +26,9 @@ func ChangeSpec(s Spec, change []byte) (Spec, error) {
 		if _, ok := fields["nics"]; ok {
 			s.NICs = nil
 		}
+		if has(fields["recovery"], "after") {
+			s.Recovery.After = nil
+		}
 	}
 	decoder := yaml.NewDecoder(bytes.NewReader(change))
 	decoder.KnownFields(true)
@@ -36,4 +39,14 @@ func ChangeSpec(s Spec, change []byte) (Spec, error) {
 		return Spec{}, &SpecError{Name: s.Name, Problems: []string{"a second document follows, a change is one"}}
 	}
 	return s, nil
+}
+
+// has says whether a mapping has a key.
+func has(mapping yaml.Node, key string) bool {
+	for i := 0; mapping.Kind == yaml.MappingNode && i+1 < len(mapping.Content); i += 2 {
+		if mapping.Content[i].Value == key {
+			return true
+		}
+	}
+	return false
 }

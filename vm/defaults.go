@@ -24,6 +24,10 @@ const (
 	defaultAttempts = 3    // restarts
 	defaultWindow   = 3600 // seconds
 	defaultBackoff  = 2    // seconds
+
+	defaultStarts       = 3  // attempts
+	defaultStartBackoff = 5  // seconds
+	defaultSettle       = 60 // seconds
 )
 
 // Defaults returns the spec with every open question answered, so that it
@@ -46,6 +50,7 @@ func (s Spec) Defaults(h Host) Spec {
 	s.Protection = s.Protection.defaults()
 	s.Restart = s.Restart.defaults()
 	s.Isolation = either(s.Isolation, IsolationFreeze)
+	s.Recovery = s.Recovery.defaults()
 	for _, p := range []**bool{&s.PVPanic, &s.RNG, &s.GuestAgent} {
 		value := on(*p)
 		*p = &value

@@ -39,7 +39,7 @@ var unknownField = regexp.MustCompile(`^(line \d+: )field (.*) not found in type
 
 // sections name the Go types in the words of the file.
 var sections = map[string]string{
-	"Spec": "a guest", "Disk": "a disk", "NIC": "a nic", "Protection": "protection", "Restart": "restart",
+	"Spec": "a guest", "Disk": "a disk", "NIC": "a nic", "Protection": "protection", "Restart": "restart", "Recovery": "recovery",
 }
 
 func parseError(err error) error {

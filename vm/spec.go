@@ -32,7 +32,9 @@ type Spec struct {
 	Restart    Restart    `yaml:"restart,omitempty" json:"restart" msgpack:"restart"`
 	// Isolation is what happens to the guest when this host loses the lease.
 	Isolation string `yaml:"isolation,omitempty" json:"isolation,omitempty" msgpack:"isolation,omitempty"`
-	Autostart bool   `yaml:"autostart,omitempty" json:"autostart" msgpack:"autostart"`
+	// Recovery is left out of the encoding while empty, as older agents have it.
+	Recovery  Recovery `yaml:"recovery,omitempty" json:"recovery" msgpack:"recovery,omitempty"`
+	Autostart bool     `yaml:"autostart,omitempty" json:"autostart" msgpack:"autostart"`
 
 	// PVPanic, RNG and GuestAgent are on unless switched off; nil means the
 	// user did not say.

@@ -35,6 +35,7 @@ append: console=ttyS0 quiet
 protection: {level: resume, interval_seconds: 0.5}
 restart: {policy: always, attempts: 5, window_seconds: 60, backoff_seconds: 1}
 isolation: stop
+recovery: {action: restart, priority: 5, after: [db, cache], attempts: 2, backoff_seconds: 3, failback: when-synced, settle_seconds: 30, home: a}
 autostart: true
 pvpanic: false
 `
@@ -57,7 +58,10 @@ func TestParseSpec(t *testing.T) {
 		Kernel: "/boot/vmlinuz", Initrd: "/boot/initrd", Append: "console=ttyS0 quiet",
 		Protection: Protection{Level: "resume", IntervalSeconds: 0.5},
 		Restart:    Restart{Policy: "always", Attempts: 5, WindowSeconds: 60, BackoffSeconds: 1},
-		Isolation:  "stop", Autostart: true, PVPanic: &off,
+		Isolation:  "stop",
+		Recovery: Recovery{Action: "restart", Priority: 5, After: []string{"db", "cache"}, Attempts: 2, BackoffSeconds: 3,
+			Failback: "when-synced", SettleSeconds: 30, Home: "a"},
+		Autostart: true, PVPanic: &off,
 	}
 	if !reflect.DeepEqual(s, want) {
 		t.Errorf("got  %+v\nwant %+v", s, want)
@@ -72,6 +76,7 @@ func TestParseSpecRefuses(t *testing.T) {
 		"unknown field":      {"name: a\nmemroy: 1G\n", `line 2: unknown field "memroy" of a guest`},
 		"unknown disk field": {"name: a\ndisks:\n  - name: x\n    sise: 1G\n", `line 4: unknown field "sise" of a disk`},
 		"two mistakes":       {"nmae: a\nmemory: 1Q\n", `unknown unit "Q"`},
+		"unknown recovery":   {"name: a\nrecovery: {befor: [x]}\n", `line 2: unknown field "befor" of recovery`},
 		"bad size":           {"name: a\nmemory: 512MB\n", "line 2: size \"512MB\": unit MB is ambiguous"},
 		"size of a list":     {"name: a\nmemory: [1]\n", "line 2: a size such as 512M is expected"},
 		"wrong type":         {"name: a\ncpus: many\n", "line 2: cannot unmarshal"},
@@ -126,7 +131,7 @@ func TestSpecRoundTrip(t *testing.T) {
 
 // The words of the three forms are the same, or users would learn two.
 func TestTagsAgree(t *testing.T) {
-	for _, value := range []any{Spec{}, Disk{}, NIC{}, Protection{}, Restart{}} {
+	for _, value := range []any{Spec{}, Disk{}, NIC{}, Protection{}, Restart{}, Recovery{}} {
 		typ := reflect.TypeOf(value)
 		for i := range typ.NumField() {
 			field := typ.Field(i)

@@ -56,6 +56,7 @@ func (s Spec) check(h Host) findings {
 	s.checkBoot(&f)
 	s.checkProtection(&f)
 	s.checkRestart(&f)
+	s.checkRecovery(&f)
 	return f
 }
 

@@ -2,7 +2,6 @@ package recovery
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 )
@@ -37,55 +36,8 @@ type Policy struct {
 	Settle   time.Duration // how long all must be well before it goes home
 }
 
-// Bounds of a Policy.
-const (
-	MaxPriority = 1000
-	MaxAfter    = 64
-	MaxAttempts = 1000
-	MaxBackoff  = 10 * time.Minute // of any wait between two attempts
-	MaxSettle   = 24 * time.Hour
-)
-
-// Check lists what is wrong with a policy, in the words of the spec.
-func (p Policy) Check(name string) (problems []string) {
-	add := func(format string, args ...any) {
-		problems = append(problems, fmt.Sprintf("recovery "+format, args...))
-	}
-	switch p.Action {
-	case Resume, Restart, Leave:
-	default:
-		add("action %q: use resume, restart or leave", p.Action)
-	}
-	if p.Priority < -MaxPriority || p.Priority > MaxPriority {
-		add("priority %d: use %d to %d", p.Priority, -MaxPriority, MaxPriority)
-	}
-	if len(p.After) > MaxAfter {
-		add("after: %d guests, %d are the most", len(p.After), MaxAfter)
-	}
-	for i, other := range p.After {
-		switch {
-		case other == name:
-			add("after %q: a guest cannot wait for itself", other)
-		case slices.Contains(p.After[:i], other):
-			add("after %q: it is named twice", other)
-		}
-	}
-	if p.Attempts < 1 || p.Attempts > MaxAttempts {
-		add("attempts %d: use 1 to %d", p.Attempts, MaxAttempts)
-	}
-	if p.Backoff < 0 || p.Backoff > MaxBackoff {
-		add("backoff_seconds %v: use 0 to %v", p.Backoff.Seconds(), MaxBackoff.Seconds())
-	}
-	switch p.Failback {
-	case Never, WhenSynced:
-	default:
-		add("failback %q: use never or when-synced", p.Failback)
-	}
-	if p.Settle < 0 || p.Settle > MaxSettle {
-		add("settle_seconds %v: use 0 to %v", p.Settle.Seconds(), MaxSettle.Seconds())
-	}
-	return problems
-}
+// MaxBackoff bounds any wait between two attempts.
+const MaxBackoff = 10 * time.Minute
 
 // CheckOrder says why name cannot wait for after, given for whom every guest of
 // the cluster waits now; "" if it can.
