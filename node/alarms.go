@@ -51,6 +51,24 @@ func (a *alarms) list() []api.Alarm {
 	return list
 }
 
+// hinders are the alarms of a node that keep guests from being moved to it or
+// from it by themselves.
+var hinders = []ha.AlarmKind{ha.AlarmPeer, ha.AlarmWitness, ha.AlarmMode, ha.AlarmStorage, ha.AlarmClock}
+
+// standing gives one alarm of the node that hinders, and one of each guest.
+func (a *alarms) standing() (node string, guests map[string]string) {
+	guests = map[string]string{}
+	for _, alarm := range a.list() {
+		switch {
+		case alarm.VM != "":
+			guests[alarm.VM] = alarm.Text
+		case slices.Contains(hinders, ha.AlarmKind(alarm.Kind)):
+			node = alarm.Text
+		}
+	}
+	return node, guests
+}
+
 // notice records what the lease core has to say: alarms, and why it decided
 // what it did.
 func (n *Node) notice(action ha.Action) {

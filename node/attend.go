@@ -10,13 +10,15 @@ import (
 	"time"
 
 	"vmctl/ha"
+	"vmctl/ha/recovery"
 	"vmctl/vm"
 )
 
 // attend looks after a running guest until QEMU has ended or ctx does; then the
 // guest runs on (the agent stops) or has been killed (this node yielded).
 func (g *guest) attend(ctx context.Context, m *machine) {
-	g.locked(func() { g.machine, g.status.failure = m, "" })
+	began := time.Now()
+	g.locked(func() { g.machine, g.plan, g.status.failure = m, nil, "" })
 	g.found()
 	run, cancel := context.WithCancel(ctx)
 	var parts sync.WaitGroup
@@ -37,12 +39,15 @@ func (g *guest) attend(ctx context.Context, m *machine) {
 	g.locked(func() { g.machine = nil; g.status.phase = "none" })
 	if ended {
 		g.sweep()
-		g.afterEnd(ctx, m, end)
+		g.afterEnd(ctx, end, time.Since(began))
 	}
 }
 
-// afterEnd decides what follows when QEMU has ended.
-func (g *guest) afterEnd(ctx context.Context, m *machine, end vm.Exit) {
+// afterEnd decides what follows when QEMU has ended, having run so long. The
+// planner hears of every end.
+func (g *guest) afterEnd(ctx context.Context, end vm.Exit, ran time.Duration) {
+	var told recovery.Event = recovery.Ended{ID: ha.GuestID(g.id)}
+	defer func() { g.n.recoverer.tell(told) }()
 	g.mu.Lock()
 	record, owner := g.record, g.owner
 	history, handing := g.status.restarts, g.handing
@@ -64,6 +69,12 @@ func (g *guest) afterEnd(ctx context.Context, m *machine, end vm.Exit) {
 		g.locked(func() { g.status.failure = reason })
 		return
 	}
+	if a := g.attempt; a != nil && isFailure(end) && a.FailedBy(ran, recovery.DefaultTiming()) {
+		reason := fmt.Sprintf("it ended %.1f s after its start: %s", ran.Seconds(), end)
+		g.n.journal.record(alarm, "guest-failed", name, name+": "+reason)
+		told = recovery.Failed{ID: a.ID, How: a.How, Reason: reason}
+		return
+	}
 	again, after, reason := vm.Decide(record.Spec.Restart, history, time.Now(), end.Reason)
 	if again {
 		g.n.journal.record(warning, "guest-restart", name, fmt.Sprintf("%s ended (%s) and is started again in %s: %s", name, end, after.Round(time.Millisecond), reason))
@@ -82,6 +93,15 @@ func (g *guest) afterEnd(ctx context.Context, m *machine, end vm.Exit) {
 	if err := g.setRun(context.WithoutCancel(ctx), false); err != nil {
 		g.log.Error("the guest's end is not stored", "error", err)
 	}
+}
+
+// isFailure says whether nobody wanted this end.
+func isFailure(end vm.Exit) bool {
+	switch end.Reason {
+	case vm.ExitShutdown, vm.ExitStopped, vm.ExitRevoked:
+		return false
+	}
+	return true
 }
 
 // setRun stores whether the user wants the guest running, here and with the

@@ -128,6 +128,10 @@ func (n *Node) Cluster(ctx context.Context) (api.Cluster, error) {
 		if m.Name != n.config.Name {
 			member.Reachable, member.SeenAgo = contactOf(core, core.PeerHeard)
 		}
+		has, _ := n.capacityOf(m.Name)
+		need, fits := n.fit(m.Name)
+		member.CPUs, member.MemoryBytes = has.CPUs, int64(has.Memory)
+		member.NeededCPUs, member.NeededBytes, member.Fits = need.CPUs, int64(need.Memory), fits
 		out.Members = append(out.Members, member)
 	}
 	out.Bias, out.FenceDelaySeconds = string(core.Cluster.Bias), core.Cluster.FenceDelay.Seconds()

@@ -32,6 +32,9 @@ type Config struct {
 	// Fence switches the other node off; nil: this node has no device for that.
 	Fence    *fence.Device `yaml:"fence"`
 	Watchdog string        `yaml:"watchdog"` // device that resets this host; empty: never
+	// GuestMemory bounds what guests and replicas may take, such as 6G; empty: all
+	// that the host has.
+	GuestMemory string `yaml:"guest-memory"`
 
 	Version string       `yaml:"-"`
 	Log     *slog.Logger `yaml:"-"`

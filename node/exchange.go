@@ -23,6 +23,17 @@ const exchangeEvery = 15 * time.Second
 type knowledge struct {
 	Guests    map[string]guestRecord `msgpack:"guests"`
 	Witnesses []witnessInfo          `msgpack:"witnesses"`
+	Node      nodeInfo               `msgpack:"node"`
+}
+
+// nodeInfo is what a node says of itself. Older agents say nothing: then Memory
+// is 0.
+type nodeInfo struct {
+	CPUs        int      `msgpack:"cpus"`
+	Memory      int64    `msgpack:"memory"` // bytes that guests may take
+	Maintenance bool     `msgpack:"maintenance"`
+	Alarm       string   `msgpack:"alarm"`   // that keeps guests from being moved there
+	Running     []string `msgpack:"running"` // UUIDs of the guests that run there
 }
 
 // exchange keeps both nodes' guest records alike.
@@ -30,11 +41,21 @@ type exchange struct {
 	db      *store.DB
 	members *membership
 	changed func(id string, record guestRecord)
+	self    func() nodeInfo
 	log     *slog.Logger
 	kick    chan struct{} // capacity 1: compare soon
 
 	mu      sync.Mutex
 	settled map[string]time.Time // when both nodes were seen to know of a removal
+	theirs  nodeInfo             // the peer's last word about itself
+	number  uint64               // of that word
+}
+
+// peer is the peer's last word about itself, and its number; 0: none yet.
+func (x *exchange) peer() (nodeInfo, uint64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.theirs, x.number
 }
 
 func (x *exchange) soon() {
@@ -107,7 +128,7 @@ func (x *exchange) serve(_ context.Context, conn *wire.Conn, _ wire.Hello) {
 
 func (x *exchange) collect() (knowledge, error) {
 	record, _ := x.members.current()
-	k := knowledge{Guests: map[string]guestRecord{}, Witnesses: record.Witnesses}
+	k := knowledge{Guests: map[string]guestRecord{}, Witnesses: record.Witnesses, Node: x.self()}
 	err := x.db.View(func(tx *store.Tx) error {
 		for row, err := range guestTable.Prefix(tx, "") {
 			if err != nil {
@@ -146,6 +167,9 @@ func (x *exchange) learn(theirs knowledge) error {
 	for id, record := range news {
 		x.changed(id, record)
 	}
+	x.mu.Lock()
+	x.theirs, x.number = theirs.Node, x.number+1
+	x.mu.Unlock()
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"vmctl/ha"
+	"vmctl/ha/recovery"
 	"vmctl/snapshot"
 	"vmctl/store"
 	"vmctl/vm"
@@ -26,8 +27,10 @@ type guest struct {
 	looked  chan struct{} // closed when it is known what an earlier agent left running
 	op      sync.Mutex    // held by one operator command at a time
 
-	found   func()     // closes looked; live's
-	replica sync.Mutex // held while the replica is opened, closed or prepared
+	found   func()          // closes looked; live's
+	attempt *recovery.Start // the one under way, or that the machine came of; live's
+	storing sync.Mutex      // held while a record of the guest is changed
+	replica sync.Mutex      // held while the replica is opened, closed or prepared
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and made anew when anything below changes
@@ -39,8 +42,10 @@ type guest struct {
 	epoch    uint64
 	deadline int64 // CLOCK_BOOTTIME of the lease; 0: none yet
 	arm      uint64
-	taking   *ha.TakeOver // to be resumed here
-	detached bool         // the replica is durably outdated
+	taking   *ha.TakeOver    // to be resumed here
+	plan     *recovery.Start // allowed, not begun yet
+	told     recovery.Guest  // what the planner knows
+	detached bool            // the replica is durably outdated
 	attached bool
 	settled  uint64 // how often a change of the record became known to a second voter
 	verdict  ha.Note
@@ -48,8 +53,10 @@ type guest struct {
 	// What is here now.
 	machine *machine // nil: no QEMU
 	standby *snapshot.Standby
-	gone    bool // removed; live ends
-	handing bool // it was shut down here to be booted on the peer
+	gone    bool   // removed; live ends
+	handing bool   // it was shut down here to be booted on the peer
+	seen    bool   // it is known what an earlier agent left running
+	alarm   string // one that stands, for people
 	status  situation
 }
 
@@ -80,6 +87,7 @@ func newGuest(n *Node, id string, record guestRecord, here placeRecord) *guest {
 func (g *guest) locked(change func()) {
 	g.mu.Lock()
 	change()
+	g.report()
 	close(g.changed)
 	g.changed = make(chan struct{})
 	g.mu.Unlock()
@@ -125,6 +133,13 @@ func (g *guest) onReplica() bool {
 	return g.here.Replica
 }
 
+// isWanted says whether the guest is to run.
+func (g *guest) isWanted() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.wanted()
+}
+
 func (g *guest) isOwner() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -141,7 +156,7 @@ func (g *guest) place(owner ha.NodeID, epoch uint64) {
 		return
 	}
 	g.locked(func() {
-		g.owner, g.epoch, g.deadline = owner, epoch, 0
+		g.owner, g.epoch, g.deadline, g.plan = owner, epoch, 0, nil
 		g.detached, g.attached = false, false
 	})
 }
@@ -151,7 +166,7 @@ func (g *guest) place(owner ha.NodeID, epoch uint64) {
 func (g *guest) renew(a ha.Renew) {
 	g.locked(func() {
 		if g.epoch != a.Epoch {
-			g.detached, g.attached = false, false
+			g.detached, g.attached, g.plan = false, false, nil
 		}
 		g.owner, g.epoch, g.deadline = ha.NodeID(g.n.config.Name), a.Epoch, int64(a.Deadline)
 		if a.Arm != 0 {
@@ -164,7 +179,7 @@ func (g *guest) takeOver(a ha.TakeOver) {
 	g.locked(func() {
 		g.owner, g.epoch, g.deadline = ha.NodeID(g.n.config.Name), a.Epoch, int64(a.Deadline)
 		g.detached, g.attached = true, false
-		g.taking = &a
+		g.taking, g.plan, g.status.hold = &a, nil, time.Time{}
 	})
 }
 
@@ -177,7 +192,7 @@ func (g *guest) yield(a ha.Yield) {
 		m.killNow()
 	}
 	g.locked(func() {
-		g.owner, g.epoch, g.deadline, g.taking = a.Owner, a.Epoch, 0, nil
+		g.owner, g.epoch, g.deadline, g.taking, g.plan = a.Owner, a.Epoch, 0, nil, nil
 		g.detached, g.attached = false, false
 	})
 }
@@ -208,6 +223,8 @@ func (g *guest) update(record guestRecord) {
 
 // write changes the record, durably, and tells the peer.
 func (g *guest) write(change func(*guestRecord)) error {
+	g.storing.Lock()
+	defer g.storing.Unlock()
 	g.mu.Lock()
 	record, epoch := g.record, g.epoch
 	g.mu.Unlock()
@@ -230,6 +247,8 @@ func (g *guest) write(change func(*guestRecord)) error {
 
 // writePlace changes what this node knows of the files here, durably.
 func (g *guest) writePlace(change func(*placeRecord)) error {
+	g.storing.Lock()
+	defer g.storing.Unlock()
 	g.mu.Lock()
 	here := g.here
 	g.mu.Unlock()

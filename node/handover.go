@@ -30,6 +30,7 @@ func (n *Node) Maintenance(ctx context.Context, on bool) (api.Maintenance, error
 		return api.Maintenance{}, err
 	}
 	n.maintenance.Store(on)
+	n.exchange.soon()
 	report := api.Maintenance{Node: n.config.Name, On: on, Moved: []string{}, Stay: []api.Stay{}}
 	if !on {
 		n.journal.record(info, "maintenance-off", "", "this node takes guests again")

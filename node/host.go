@@ -23,6 +23,13 @@ func (n *Node) findHost(ctx context.Context) (err error) {
 	if n.host, err = vm.FindHost(wanted); err != nil {
 		return fmt.Errorf("this host cannot run guests yet: %w", err)
 	}
+	if n.config.GuestMemory != "" {
+		size, err := vm.ParseSize(n.config.GuestMemory)
+		if err != nil || size <= 0 || size > n.host.Memory {
+			return api.Errorf(api.Usage, "--guest-memory %q: use a size such as 6G, at most this host's %v", n.config.GuestMemory, n.host.Memory/vm.MiB*vm.MiB)
+		}
+		n.host.Memory = size
+	}
 	if wanted == "" || wanted == vm.AccelAuto {
 		path := filepath.Join(n.config.StateDir, "accel.json")
 		found, err := accel.ProveOnce(ctx, path, n.host.QEMU, n.host.Firmware, n.log)

@@ -52,11 +52,14 @@ func (m *machine) release() {
 	}
 }
 
+// errUnleased is no fault of the guest's.
+var errUnleased = errors.New("there is no lease: neither peer nor witness has confirmed that this node may run the guest")
+
 // request describes a start under the present lease.
 func (g *guest) request(epoch uint64, options vm.Options) (vm.Request, error) {
 	deadline, leased := g.leased()
 	if !leased {
-		return vm.Request{}, errors.New("there is no lease: neither peer nor witness has confirmed that this node may run the guest")
+		return vm.Request{}, errUnleased
 	}
 	var used []string
 	for path := range g.n.guests.usedDisks(g.id) {

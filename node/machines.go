@@ -10,18 +10,22 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"vmctl/ha"
+	"vmctl/ha/recovery"
 	"vmctl/node/api"
 	"vmctl/store"
 	"vmctl/vm"
 )
 
 // Create implements api.Machines.
-func (n *Node) Create(ctx context.Context, spec vm.Spec) (api.VM, error) {
+func (n *Node) Create(ctx context.Context, spec vm.Spec, force bool) (api.VM, error) {
 	if n.maintenance.Load() {
 		return api.VM{}, api.Errorf(api.Conflict, "create %s: this node is in maintenance", spec.Name).
 			WithHint("`vmctl node maintenance off` ends it.")
 	}
 	spec = spec.Defaults(n.host)
+	if spec.Recovery.Home == "" {
+		spec.Recovery.Home = n.config.Name
+	}
 	if err := spec.Validate(n.host); err != nil {
 		return api.VM{}, err
 	}
@@ -38,8 +42,18 @@ func (n *Node) Create(ctx context.Context, spec vm.Spec) (api.VM, error) {
 			return api.VM{}, api.Errorf(api.Conflict, "create %s: there is a guest of that name or UUID already, %s on node %s", spec.Name, g.name(), g.ownerName())
 		}
 	}
+	if err := n.checkPlace("create", spec, nil); err != nil {
+		return api.VM{}, err
+	}
 	if err := n.admit(spec); err != nil {
 		return api.VM{}, err
+	}
+	var warnings []string
+	if spec.Protection.Level != vm.ProtectNone { // others are asked about when they start
+		var err error
+		if warnings, err = n.admitAlone("create", spec, force); err != nil {
+			return api.VM{}, err
+		}
 	}
 	g := newGuest(n, spec.UUID, guestRecord{Spec: spec, Created: time.Now(), Epoch: 1, Version: 1}, placeRecord{})
 	var used []string
@@ -57,7 +71,9 @@ func (n *Node) Create(ctx context.Context, spec vm.Spec) (api.VM, error) {
 	if err := n.contest(ctx, g); err != nil {
 		return api.VM{}, err
 	}
-	return n.view(ctx, g), nil
+	v := n.view(ctx, g)
+	v.Warnings = warnings
+	return v, nil
 }
 
 // contest finds out whether the peer made a guest of the same name in the same
@@ -144,7 +160,7 @@ func specError(err error) error {
 
 // Change implements api.Machines. Protection, isolation, restart policy and autostart
 // change at once, hardware only while the guest is stopped.
-func (n *Node) Change(ctx context.Context, name string, change []byte) (api.VM, error) {
+func (n *Node) Change(ctx context.Context, name string, change []byte, force bool) (api.VM, error) {
 	g, err := n.ownGuest(name)
 	if err != nil {
 		return api.VM{}, err
@@ -171,6 +187,18 @@ func (n *Node) Change(ctx context.Context, name string, change []byte) (api.VM, 
 	if !sameFiles(old, spec) {
 		return api.VM{}, api.Errorf(api.Usage, "change %s: disks, kernel and initrd of a guest cannot be changed yet", name)
 	}
+	if spec.Recovery.Home == "" {
+		spec.Recovery.Home = n.config.Name // from before homes were kept
+	}
+	if err := n.checkPlace("change", spec, &old); err != nil {
+		return api.VM{}, err
+	}
+	var warnings []string
+	if g.isWanted() && (hardware || spec.Protection.Level != old.Protection.Level) {
+		if warnings, err = n.admitAlone("change", spec, force); err != nil {
+			return api.VM{}, err
+		}
+	}
 	if spec.Protection.Level != old.Protection.Level {
 		err := n.decider.request(ctx, func(id uint64) ha.Event {
 			return ha.SetLevel{ID: id, Guest: ha.GuestID(g.id), Level: ha.Level(spec.Protection.Level)}
@@ -183,7 +211,9 @@ func (n *Node) Change(ctx context.Context, name string, change []byte) (api.VM, 
 		return api.VM{}, err
 	}
 	n.journal.record(info, "guest-changed", spec.Name, spec.Name+" changed")
-	return n.view(ctx, g), nil
+	v := n.view(ctx, g)
+	v.Warnings = warnings
+	return v, nil
 }
 
 func sameFiles(a, b vm.Spec) bool {
@@ -211,7 +241,7 @@ func (n *Node) Remove(ctx context.Context, name string, force bool) error {
 		if !force {
 			return api.Errorf(api.Conflict, "remove %s: it is running", name).WithHint("`vmctl vm stop %s` first, or give --force.", name)
 		}
-		if _, err := n.Act(ctx, name, api.Kill, 0); err != nil {
+		if _, err := n.Act(ctx, name, api.Kill, api.Option{}); err != nil {
 			return err
 		}
 	}
@@ -239,6 +269,7 @@ func (g *guest) clean(context.Context) {
 	defer close(g.cleaned)
 	g.closeStandby()
 	g.n.guests.drop(g.id)
+	g.n.recoverer.tell(recovery.Gone{ID: ha.GuestID(g.id)})
 	if err := g.removeFiles(); err != nil {
 		g.n.journal.record(warning, "guest-files", g.name(), "files of a removed guest stay: "+err.Error())
 	}

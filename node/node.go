@@ -43,6 +43,7 @@ type Node struct {
 	links       *lease.Links
 	guests      *guests
 	keeping     *keeping
+	recoverer   *recoverer
 	tasks       sync.WaitGroup
 	launcher    guard.Launcher
 	creating    sync.Mutex // one guest is made at a time
@@ -92,9 +93,10 @@ func (n *Node) load(ctx context.Context) (err error) {
 		return err
 	}
 	n.decider = newDecider()
+	n.recoverer = newRecoverer(n)
 	n.guests = newGuests(n)
 	n.keeping = newKeeping(n)
-	n.exchange = &exchange{db: n.db, members: n.members, changed: n.guests.changed, log: n.log, kick: make(chan struct{}, 1), settled: map[string]time.Time{}}
+	n.exchange = &exchange{db: n.db, members: n.members, changed: n.guests.changed, self: n.tellPeer, log: n.log, kick: make(chan struct{}, 1), settled: map[string]time.Time{}}
 	if err := n.guests.load(); err != nil {
 		return err
 	}
@@ -152,6 +154,9 @@ func (n *Node) loadCore() error {
 	for _, record := range setup.Records {
 		n.guests.owned(record)
 	}
+	for _, g := range n.guests.list() {
+		g.locked(func() {}) // all are known before one is started
+	}
 	return nil
 }
 
@@ -185,6 +190,7 @@ func (n *Node) serve(ctx context.Context, ready func(*Node)) (err error) {
 	n.tasks.Go(func() { n.keeping.run(ctx) })
 	n.tasks.Go(func() { n.guests.run(ctx) })
 	n.tasks.Go(func() { n.watchFence(ctx) })
+	n.tasks.Go(func() { n.recoverer.run(ctx) })
 	if peers != nil {
 		server := n.peerServer()
 		n.tasks.Go(func() {

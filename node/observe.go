@@ -85,7 +85,7 @@ func (n *Node) view(ctx context.Context, g *guest) api.VM {
 	spec, m := g.record.Spec, g.machine
 	v := api.VM{
 		Name: spec.Name, UUID: g.id, State: string(vm.StateStopped), Reason: g.status.failure, Owner: string(g.owner), Epoch: g.epoch,
-		Node: n.config.Name, Run: g.record.Run, CPUs: spec.CPUs, Memory: spec.Memory.String(), Spec: spec,
+		Node: n.config.Name, Run: g.wanted(), Home: spec.Recovery.Home, CPUs: spec.CPUs, Memory: spec.Memory.String(), Spec: spec,
 		Protection: api.Protection{Level: spec.Protection.Level, IntervalSeconds: spec.Protection.IntervalSeconds},
 		SerialLog:  g.layout.SerialLog(), Restarts: len(g.status.restarts),
 	}
@@ -105,6 +105,11 @@ func (n *Node) view(ctx context.Context, g *guest) api.VM {
 	}
 	if m != nil {
 		n.viewMachine(ctx, g, m, &v)
+	}
+	state := n.recoverer.state(g.id)
+	v.Recovery = &api.Recovery{State: state.Phase, Reason: state.Text}
+	if m == nil && v.Run && v.Reason == "" {
+		v.Reason = state.Text
 	}
 	return v
 }
@@ -185,6 +190,7 @@ func (n *Node) Status(ctx context.Context) (api.Status, error) {
 // summary answers "am I protected?".
 func summary(s api.Status) (bool, string) {
 	wanted, covered := 0, 0
+	tight := tightNode(s.Cluster)
 	var missing string
 	for _, v := range s.VMs {
 		if v.Protection.Level == vm.ProtectNone || !v.Run {
@@ -204,12 +210,26 @@ func summary(s api.Status) (bool, string) {
 		return false, "no running guest asks for protection"
 	case covered < wanted:
 		return false, fmt.Sprintf("%d of %d protected guests have a complete replica; %s has not", covered, wanted, missing)
+	case tight != nil:
+		return false, fmt.Sprintf("if the other node fails, %s has to hold %v of guests and has %v of memory: not all of them would run",
+			tight.Name, vm.Size(tight.NeededBytes)/vm.MiB*vm.MiB, vm.Size(tight.MemoryBytes)/vm.MiB*vm.MiB)
 	case s.Cluster.Mode == string(ha.ModeNone):
 		return false, fmt.Sprintf("%d guests are replicated, but without a third vote nothing is started by itself", covered)
 	case s.Cluster.Witness != nil && !s.Cluster.Witness.Reachable:
 		return false, fmt.Sprintf("%d guests are replicated, but the witness cannot be reached", covered)
 	}
 	return true, fmt.Sprintf("%d of %d protected guests would be taken over", covered, wanted)
+}
+
+// tightNode is a node that could not hold all protected guests alone, if one is
+// known.
+func tightNode(c *api.Cluster) *api.Member {
+	for i := 0; c != nil && i < len(c.Members); i++ {
+		if fits := c.Members[i].Fits; fits != nil && !*fits {
+			return &c.Members[i]
+		}
+	}
+	return nil
 }
 
 func (n *Node) describe() api.Node {

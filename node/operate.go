@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"vmctl/ha"
+	"vmctl/ha/recovery"
 	"vmctl/node/api"
 	"vmctl/snapshot/replica"
 	"vmctl/vm"
@@ -21,34 +22,54 @@ const (
 )
 
 // Act implements api.Operator.
-func (n *Node) Act(ctx context.Context, name string, verb api.Verb, bound time.Duration) (api.VM, error) {
+func (n *Node) Act(ctx context.Context, name string, verb api.Verb, option api.Option) (api.VM, error) {
 	g, err := n.ownGuest(name)
 	if err != nil {
 		return api.VM{}, err
 	}
 	g.op.Lock()
 	defer g.op.Unlock()
+	var warnings []string
 	acts := map[api.Verb]func(context.Context, *guest, time.Duration) error{
-		api.Start: n.start, api.Stop: n.stop, api.Kill: n.kill, api.Reset: n.reset, api.Pause: n.pause, api.Unpause: n.unpause,
+		api.Start: func(ctx context.Context, g *guest, _ time.Duration) (err error) {
+			warnings, err = n.start(ctx, g, option.Force)
+			return err
+		},
+		api.Stop: n.stop, api.Kill: n.kill, api.Reset: n.reset, api.Pause: n.pause, api.Unpause: n.unpause,
 	}
-	if err := acts[verb](ctx, g, bound); err != nil {
+	if err := acts[verb](ctx, g, option.Bound); err != nil {
 		return api.VM{}, specError(err)
 	}
-	return n.view(ctx, g), nil
+	v := n.view(ctx, g)
+	v.Warnings = warnings
+	return v, nil
 }
 
 // start wants the guest to run and waits until it does.
-func (n *Node) start(ctx context.Context, g *guest, _ time.Duration) error {
+func (n *Node) start(ctx context.Context, g *guest, force bool) (warnings []string, err error) {
 	if g.running() {
-		return api.Errorf(api.Conflict, "start %s: it is running", g.name())
+		return nil, api.Errorf(api.Conflict, "start %s: it is running", g.name())
+	}
+	if warnings, err = n.admitAlone("start", g.spec(), force); err != nil {
+		return nil, err
 	}
 	if err := n.leaseable(ctx, g); err != nil {
-		return err
+		return nil, err
 	}
+	g.mu.Lock()
+	wanted := g.wanted()
+	g.mu.Unlock()
 	g.locked(func() { g.status.hold, g.status.restarts, g.status.failure = time.Time{}, nil, "" })
+	n.recoverer.tell(recovery.Ordered{ID: ha.GuestID(g.id)})
 	if err := g.setRun(ctx, true); err != nil {
-		return err
+		return nil, err
 	}
+	return warnings, n.awaitUp(ctx, g, wanted)
+}
+
+// awaitUp waits until a guest that the user started runs. The wish of one that
+// failed is taken back, unless it stood before: then it is tried on.
+func (n *Node) awaitUp(ctx context.Context, g *guest, wanted bool) error {
 	ctx, cancel := context.WithTimeout(ctx, startBound)
 	defer cancel()
 	var failure string
@@ -59,8 +80,10 @@ func (n *Node) start(ctx context.Context, g *guest, _ time.Duration) error {
 	if failure == "" {
 		failure = "it was not up after " + startBound.String()
 	}
-	if err := g.setRun(context.WithoutCancel(ctx), false); err != nil {
-		n.log.Warn("a failed start is not taken back", "error", err)
+	if !wanted {
+		if err := g.setRun(context.WithoutCancel(ctx), false); err != nil {
+			n.log.Warn("a failed start is not taken back", "error", err)
+		}
 	}
 	return api.Errorf(api.Failed, "start %s: %s", g.name(), failure)
 }
@@ -109,7 +132,7 @@ func (n *Node) kill(ctx context.Context, g *guest, _ time.Duration) error {
 func (n *Node) bringDown(ctx context.Context, g *guest, word string, end func(*machine) error) error {
 	m := g.current()
 	g.mu.Lock()
-	wanted := g.record.Run
+	wanted := g.wanted()
 	g.mu.Unlock()
 	if m == nil && !wanted {
 		return api.Errorf(api.Conflict, "%s %s: it is stopped already", word, g.name())
@@ -166,10 +189,11 @@ func (n *Node) Promote(ctx context.Context, name string, confirmPeerOff bool) (a
 		return api.VM{}, err
 	}
 	name = g.name()
+	n.recoverer.tell(recovery.Ordered{ID: ha.GuestID(g.id)}) // who takes it here wants it to run
 	n.journal.record(warning, "promoted-by-hand", name, fmt.Sprintf("an operator promoted %s here, confirming that the peer is off", name))
 	ctx, cancel := context.WithTimeout(ctx, startBound)
 	defer cancel()
-	err = g.await(ctx, func() bool { return g.taking == nil && (g.machine != nil || !g.record.Run || g.status.failure != "") })
+	err = g.await(ctx, func() bool { return g.taking == nil && (g.machine != nil || !g.wanted() || g.status.failure != "") })
 	if err != nil {
 		return api.VM{}, api.Errorf(api.Failed, "promote %s: it is this node's now, but was not up after %s", name, startBound)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"vmctl/ha"
+	"vmctl/ha/recovery"
 	"vmctl/snapshot/replica"
 	"vmctl/vm"
 )
@@ -18,7 +19,10 @@ var errYielded = errors.New("another node owns the guest now")
 // this node, until ctx ends or the guest is removed.
 func (g *guest) live(ctx context.Context) {
 	defer g.closeStandby()
-	known := sync.OnceFunc(func() { close(g.looked) })
+	known := sync.OnceFunc(func() {
+		close(g.looked)
+		g.locked(func() { g.seen = true })
+	})
 	defer known()
 	g.found = known
 	for ctx.Err() == nil {
@@ -74,44 +78,56 @@ func (g *guest) own(ctx context.Context) {
 
 // bringUp waits until the guest shall and may run, and returns it running.
 func (g *guest) bringUp(ctx context.Context) (*machine, error) {
+	g.attempt = nil
 	if m, err := g.adopt(ctx); m != nil || err != nil {
 		return m, err
 	}
 	g.found()
 	for {
-		if err := g.waitAllowed(ctx); err != nil {
+		taking, err := g.waitAllowed(ctx)
+		if err != nil {
 			return nil, err
 		}
-		g.mu.Lock()
-		taking := g.taking
-		g.mu.Unlock()
 		if taking != nil {
-			m, err := g.resume(ctx, *taking)
-			if m != nil || err != nil {
+			if m, err := g.takeUp(ctx, *taking); m != nil || err != nil {
 				return m, err
 			}
-			continue // it is not to run
 		}
-		return g.boot(ctx)
+		if g.attempt != nil {
+			return g.boot(ctx)
+		}
 	}
 }
 
-// waitAllowed waits for a wish to run, a lease, and the end of a back-off; or
-// for a takeover.
-func (g *guest) waitAllowed(ctx context.Context) error {
+// waitAllowed waits for a lease, the planner's word, which becomes the attempt,
+// and the end of a hold. A guest that was taken over and is not to run needs no
+// word: its disks are taken.
+func (g *guest) waitAllowed(ctx context.Context) (taking *ha.TakeOver, err error) {
 	for {
 		g.mu.Lock()
-		wish, hold, arm, epoch := g.record.Run, g.status.hold, g.arm, g.epoch
-		taking, changed := g.taking, g.changed
+		hold, arm, plan, wanted := g.status.hold, g.arm, g.plan, g.wanted()
+		changed := g.changed
+		if taking = g.taking; taking != nil && taking.Epoch != g.epoch {
+			taking = nil
+		}
 		g.arm = 0
 		g.mu.Unlock()
 		if arm != 0 { // no QEMU here that could run beyond a deadline
 			g.n.decider.tell(ha.Armed{Guest: ha.GuestID(g.id), Arm: arm})
 		}
+		if taking != nil {
+			if err := g.keepWish(*taking); err != nil {
+				return nil, err
+			}
+		}
 		_, leased := g.leased()
 		wait := time.Until(hold)
-		if leased && (taking != nil && taking.Epoch == epoch || wish && wait <= 0) {
-			return nil
+		switch {
+		case !leased || wait > 0:
+		case taking != nil && !wanted:
+			return taking, nil
+		case wanted && plan != nil && g.begin(plan):
+			return taking, nil
 		}
 		if wait <= 0 {
 			wait = time.Second // a lease that runs out wakes nobody
@@ -122,10 +138,36 @@ func (g *guest) waitAllowed(ctx context.Context) error {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return context.Cause(ctx)
+			return nil, context.Cause(ctx)
 		}
 		timer.Stop()
 	}
+}
+
+// begin makes an allowed start the attempt, unless it was withdrawn.
+func (g *guest) begin(plan *recovery.Start) (begun bool) {
+	g.locked(func() {
+		if begun = g.plan == plan; begun {
+			g.plan, g.attempt = nil, plan
+		}
+	})
+	return begun
+}
+
+// keepWish makes the lease core's word about a guest that was taken over the
+// record's: what the former owner's user asks for from now on, without knowing
+// of this epoch, must not reach the guest here.
+func (g *guest) keepWish(taking ha.TakeOver) error {
+	g.mu.Lock()
+	kept := g.record.Epoch >= taking.Epoch
+	g.mu.Unlock()
+	if kept {
+		return nil
+	}
+	if err := g.write(func(r *guestRecord) { r.Run = taking.Run }); err != nil {
+		return fmt.Errorf("take %s over: %w", g.name(), err)
+	}
+	return nil
 }
 
 // boot starts the guest from its disks. Writes that the peer does not see are
@@ -177,25 +219,23 @@ func (g *guest) attach(ctx context.Context) error {
 	return g.await(ctx, func() bool { return g.attached && g.epoch == epoch })
 }
 
-// resume brings the guest up from this node's replica, after the core has made
-// this node the owner. What cannot be resumed is booted from the disks.
-func (g *guest) resume(ctx context.Context, taking ha.TakeOver) (*machine, error) {
-	began := time.Now()
-	name := g.name()
-	// What the former owner's user asks for from now on, without knowing of this
-	// epoch, must not reach the guest here.
-	if err := g.write(func(r *guestRecord) { r.Run = taking.Run }); err != nil {
-		return nil, fmt.Errorf("take %s over: %w", name, err)
-	}
-	m, sequence, err := g.fromReplica(ctx, taking)
-	if err != nil && ctx.Err() == nil {
-		g.n.journal.record(alarm, "resume-failed", name, fmt.Sprintf("%s could not be resumed and is booted from its disks: %v", name, err))
-		if err := g.takeDisks(ctx, taking.Epoch); err != nil {
-			return nil, err
-		}
+// takeUp makes this node's replica the guest's own, after the core has made
+// this node the owner. The machine is nil if the guest was not resumed: it is
+// not to run, or to be booted.
+func (g *guest) takeUp(ctx context.Context, taking ha.TakeOver) (m *machine, err error) {
+	began, name := time.Now(), g.name()
+	var sequence uint64
+	var failure error
+	if g.attempt != nil && g.attempt.How == recovery.Resume {
+		m, sequence, failure = g.fromReplica(ctx, taking)
 	}
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
+	}
+	if m == nil {
+		if err := g.takeDisks(ctx, taking.Epoch); err != nil {
+			return nil, err
+		}
 	}
 	g.locked(func() { g.taking = nil })
 	g.n.decider.tell(ha.TakenOver{Guest: ha.GuestID(g.id), Epoch: taking.Epoch})
@@ -203,23 +243,19 @@ func (g *guest) resume(ctx context.Context, taking ha.TakeOver) (*machine, error
 	case m != nil:
 		g.n.journal.record(warning, "guest-resumed", name, fmt.Sprintf("%s resumed here from checkpoint %d, epoch %d, in %d ms",
 			name, sequence, taking.Epoch, time.Since(began).Milliseconds()))
-	case !taking.Run:
+	case failure != nil:
+		return nil, failure
+	case g.attempt == nil:
 		g.n.journal.record(warning, "guest-taken", name, fmt.Sprintf("%s is this node's now, epoch %d; it is not to run", name, taking.Epoch))
-	default:
-		return g.boot(ctx)
 	}
 	return m, nil
 }
 
-// fromReplica resumes the guest. Without a checkpoint, or for a guest that is
-// not to run, the disks are taken as they are and the machine is nil.
+// fromReplica resumes the guest from its last checkpoint.
 func (g *guest) fromReplica(ctx context.Context, taking ha.TakeOver) (*machine, uint64, error) {
 	standby, err := g.openStandby(ctx)
 	if err != nil {
 		return nil, 0, err
-	}
-	if !taking.Run || taking.Level == ha.LevelRestart {
-		return nil, 0, g.takeDisks(ctx, taking.Epoch)
 	}
 	checkpoint, err := standby.TakeOver(ctx, taking.Epoch)
 	if err != nil {
@@ -250,12 +286,26 @@ func (g *guest) takeDisks(ctx context.Context, epoch uint64) error {
 	return g.writePlace(func(p *placeRecord) { p.Replica, p.Epoch, p.Prepared = true, epoch, 0 })
 }
 
-// failed notes why the guest does not run and holds the next try back.
+// failed notes why the guest does not run. The planner says when it is tried
+// again; what was no attempt of its is held back here.
 func (g *guest) failed(err error) {
-	name := g.name()
-	g.n.journal.record(alarm, "guest-failed", name, err.Error())
+	attempt := g.attempt
+	switch {
+	case attempt != nil && errors.Is(err, errUnleased):
+		g.n.recoverer.tell(recovery.Ended{ID: ha.GuestID(g.id)})
+		return
+	case attempt != nil && attempt.How == recovery.Resume: // it is booted next
+		g.n.recoverer.tell(recovery.Failed{ID: attempt.ID, How: attempt.How, Reason: err.Error()})
+		return
+	}
+	g.n.journal.record(alarm, "guest-failed", g.name(), err.Error())
 	g.locked(func() {
 		g.status.failure = err.Error()
-		g.status.hold = time.Now().Add(5 * time.Second)
+		if attempt == nil {
+			g.status.hold = time.Now().Add(5 * time.Second)
+		}
 	})
+	if attempt != nil {
+		g.n.recoverer.tell(recovery.Failed{ID: attempt.ID, How: attempt.How, Reason: err.Error()})
+	}
 }

@@ -36,6 +36,8 @@ type placeRecord struct {
 	Epoch uint64 `msgpack:"epoch"`
 	// Sizes are those of the guest's disks when it last ran protected here.
 	Sizes []diskSize `msgpack:"sizes"`
+	// GaveUp says why the guest is not started any more; empty: it is.
+	GaveUp string `msgpack:"gave_up,omitempty"`
 	// Prepared is the owner's epoch the replica's disks were made ready for.
 	Prepared uint64     `msgpack:"prepared"`
 	Disks    []diskSize `msgpack:"disks"`   // of the replica

@@ -53,7 +53,11 @@ func (n *Node) Why(ctx context.Context, name string) (api.Why, error) {
 	}
 	g.mu.Lock()
 	why := api.Why{VM: g.record.Spec.Name, Verdict: string(g.verdict.Verdict), Reason: g.verdict.Reason, Isolation: isolationOf(g.record.Spec), History: []api.Event{}}
+	mine := g.mine()
 	g.mu.Unlock()
+	if state := n.recoverer.state(g.id); mine {
+		why.Recovery = &api.Recovery{State: state.Phase, Reason: state.Text}
+	}
 	n.journal.flush()
 	for event, err := range n.journal.events(ctx, api.EventFilter{VM: why.VM}) {
 		if err != nil {

@@ -50,7 +50,7 @@ func (s Spec) Defaults(h Host) Spec {
 	s.Protection = s.Protection.defaults()
 	s.Restart = s.Restart.defaults()
 	s.Isolation = either(s.Isolation, IsolationFreeze)
-	s.Recovery = s.Recovery.defaults()
+	s.Recovery = s.Recovery.Defaults()
 	for _, p := range []**bool{&s.PVPanic, &s.RNG, &s.GuestAgent} {
 		value := on(*p)
 		*p = &value

@@ -45,7 +45,8 @@ func (r Recovery) Backoff() time.Duration { return seconds(r.BackoffSeconds) }
 // Settle is how long all must have been well before the guest goes home.
 func (r Recovery) Settle() time.Duration { return seconds(r.SettleSeconds) }
 
-func (r Recovery) defaults() Recovery {
+// Defaults answers what the user did not say.
+func (r Recovery) Defaults() Recovery {
 	r.Action = either(r.Action, RecoverResume)
 	r.Attempts = either(r.Attempts, defaultStarts)
 	r.BackoffSeconds = either(r.BackoffSeconds, defaultStartBackoff)

@@ -30,8 +30,8 @@ type Guest struct {
 	// Resumable: while Taking, there is a checkpoint to resume.
 	Resumable bool
 	Running   bool // its QEMU runs here
-	// Looking: it is not known yet whether an earlier agent left it running here.
-	// Nothing is decided of it before that is known.
+	// Looking: it is not known yet whether an earlier agent left it running here,
+	// or no lease has come yet. Nothing is decided of it before that.
 	Looking bool
 	// GaveUp is what an earlier planner wanted remembered; "" if nothing.
 	GaveUp string

@@ -17,7 +17,7 @@ func (p *Planner) homeward() {
 		why := p.notFit(g)
 		if why != "" {
 			g.wellSince = 0
-			p.note(g, HomeWaits, why)
+			p.note(g, HomeWaits, g.Name+" does not go home yet: "+why)
 			continue
 		}
 		if g.wellSince == 0 {
@@ -27,14 +27,14 @@ func (p *Planner) homeward() {
 		switch {
 		case g.ID == p.home:
 		case p.now-g.wellSince < ha.Time(settle):
-			p.note(g, HomeWaits, fmt.Sprintf("goes home to %s when all has been well for %v", g.Home, settle))
+			p.note(g, HomeWaits, fmt.Sprintf("%s goes home to %s when all has been well for %v", g.Name, g.Home, settle))
 		case p.home != "":
-			p.note(g, HomeWaits, "another guest is on its way home")
+			p.note(g, HomeWaits, g.Name+" does not go home yet: another guest is on its way")
 		case p.now < p.homeNot:
-			p.note(g, HomeWaits, "the last way home failed, the next one is tried later")
+			p.note(g, HomeWaits, g.Name+" does not go home yet: the last way home failed, the next try comes later")
 		default:
 			p.home = g.ID
-			p.note(g, HomeGoes, fmt.Sprintf("is handed over to its home %s", g.Home))
+			p.note(g, HomeGoes, fmt.Sprintf("%s is handed over to its home %s", g.Name, g.Home))
 			p.do(GoHome{ID: g.ID, To: g.Home})
 		}
 	}
@@ -93,7 +93,7 @@ func (p *Planner) wentHome(e WentHome) {
 		if len(g.returns) > maxReturns {
 			g.returns = g.returns[1:]
 		}
-		p.note(g, HomeDone, fmt.Sprintf("is back at its home %s", g.Home))
+		p.note(g, HomeDone, fmt.Sprintf("%s is back at its home %s", g.Name, g.Home))
 		return
 	}
 	wait := p.timing.HomeRetry
@@ -102,7 +102,7 @@ func (p *Planner) wentHome(e WentHome) {
 	}
 	p.homeBad++
 	p.homeNot = p.now + ha.Time(wait)
-	p.note(g, HomeFailed, fmt.Sprintf("could not be handed over to its home %s, the next try in %v at the earliest: %s", g.Home, wait, e.Err))
+	p.note(g, HomeFailed, fmt.Sprintf("%s could not be handed over to its home %s, the next try in %v at the earliest: %s", g.Name, g.Home, wait, e.Err))
 }
 
 // maxReturns is how many ways home are remembered.

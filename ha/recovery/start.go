@@ -35,7 +35,7 @@ func (p *Planner) start(g *guest) {
 	s := Start{ID: g.ID, Epoch: g.Epoch, How: p.how(g), Counts: g.counts, Reason: p.reason(g)}
 	g.phase, g.out = starting, true
 	if g.counts {
-		p.note(g, Starts, fmt.Sprintf("%s: %s", s.How, s.Reason))
+		p.note(g, Starts, fmt.Sprintf("%s is started (%s): %s", g.Name, s.How, s.Reason))
 	}
 	p.do(s)
 }
@@ -97,10 +97,11 @@ func (p *Planner) startFailed(e Failed) {
 	}
 	wait := p.backOffFor(g)
 	g.phase, g.until = backOff, p.now+ha.Time(wait)
-	if g.user {
+	if g.user { // who hears of it; the next attempts are nobody's
+		g.user = false
 		return
 	}
-	p.note(g, BacksOff, fmt.Sprintf("start %d of %d failed, the next one in %v: %s", g.failed, g.Policy.Attempts, wait, e.Reason))
+	p.note(g, BacksOff, fmt.Sprintf("%s failed to start (%d of %d), the next try in %v: %s", g.Name, g.failed, g.Policy.Attempts, wait, e.Reason))
 }
 
 // backOffFor doubles with every failed attempt.
@@ -123,18 +124,18 @@ func (p *Planner) waitsFor(g *guest, ranks map[ha.GuestID]int) string {
 	}
 	switch {
 	case len(missing) > 0 && waited < p.timing.Wait:
-		return fmt.Sprintf("waits for %s to run, at most %v", strings.Join(missing, ", "), p.timing.Wait)
+		return fmt.Sprintf("%s waits for %s to run, at most %v", g.Name, strings.Join(missing, ", "), p.timing.Wait)
 	case len(missing) > 0:
-		p.note(g, OutOfOrder, fmt.Sprintf("starts although %s did not run within %v", strings.Join(missing, ", "), p.timing.Wait))
+		p.note(g, OutOfOrder, fmt.Sprintf("%s is started although %s did not run within %v", g.Name, strings.Join(missing, ", "), p.timing.Wait))
 		return ""
 	}
 	for _, o := range p.guests {
 		switch {
 		case o == g || ranks[o.ID] <= ranks[g.ID]:
 		case (o.phase == starting || o.Looking) && waited < p.timing.Turn:
-			return fmt.Sprintf("waits for %s, of a higher priority, to start, at most %v", o.Name, p.timing.Turn)
+			return fmt.Sprintf("%s waits for %s, of a higher priority, to start, at most %v", g.Name, o.Name, p.timing.Turn)
 		case p.isComing(o) && waited < p.timing.Gather:
-			return fmt.Sprintf("waits for %s, of a higher priority, to be taken over, at most %v", o.Name, p.timing.Gather)
+			return fmt.Sprintf("%s waits for %s, of a higher priority, to be taken over, at most %v", g.Name, o.Name, p.timing.Gather)
 		}
 	}
 	return ""

@@ -47,6 +47,9 @@ func TestEveryCallReachesItsBackend(t *testing.T) {
 		{func() error { return value(c.Change(ctx, "web", []byte("cpus: 2"))) }, "change web cpus: 2"},
 		{func() error { return value(c.Act(ctx, "web", Start, 0)) }, "start web 0s"},
 		{func() error { return value(c.Act(ctx, "web", Stop, 1500*time.Millisecond)) }, "stop web 1.5s"},
+		{func() error { return value(forcing(c).Create(ctx, []byte("{name: web, memory: 1G}"))) }, "create web 1G by force"},
+		{func() error { return value(forcing(c).Change(ctx, "web", []byte("cpus: 2"))) }, "change web cpus: 2 by force"},
+		{func() error { return value(forcing(c).Act(ctx, "web", Start, time.Second)) }, "start web 1s by force"},
 		{func() error { return value(c.Act(ctx, "web", Kill, 0)) }, "kill web 0s"},
 		{func() error { return value(c.Act(ctx, "web", Reset, 0)) }, "reset web 0s"},
 		{func() error { return value(c.Act(ctx, "web", Pause, 0)) }, "pause web 0s"},
@@ -277,4 +280,11 @@ func raw(t *testing.T, socket, method, path, body string) (*http.Response, strin
 		t.Fatal(err)
 	}
 	return response, string(data)
+}
+
+// forcing is a client whose calls have force.
+func forcing(c *Client) *Client {
+	f := *c
+	f.Force = true
+	return &f
 }

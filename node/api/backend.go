@@ -12,8 +12,10 @@ import (
 
 // Machines makes, shows and removes guests.
 type Machines interface {
-	Create(ctx context.Context, spec vm.Spec) (VM, error)
-	Change(ctx context.Context, name string, change []byte) (VM, error)
+	// Create and Change take force for the user's word that it be done although
+	// one node alone could not hold all guests then.
+	Create(ctx context.Context, spec vm.Spec, force bool) (VM, error)
+	Change(ctx context.Context, name string, change []byte, force bool) (VM, error)
 	List(ctx context.Context) ([]VM, error)
 	Show(ctx context.Context, name string) (VM, error)
 	Remove(ctx context.Context, name string, force bool) error
@@ -33,9 +35,15 @@ const (
 	Unpause Verb = "unpause"
 )
 
+// Option says how a verb is done.
+type Option struct {
+	Bound time.Duration // of a stop, before the guest is ended; 0: the default
+	Force bool          // start it although one node alone could not hold all guests then
+}
+
 // Operator runs guests.
 type Operator interface {
-	Act(ctx context.Context, name string, verb Verb, bound time.Duration) (VM, error)
+	Act(ctx context.Context, name string, verb Verb, option Option) (VM, error)
 	Console(ctx context.Context, name string) (io.ReadWriteCloser, error)
 	SerialLog(ctx context.Context, name string) (path string, err error)
 	Promote(ctx context.Context, name string, confirmPeerOff bool) (VM, error)

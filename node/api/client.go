@@ -17,6 +17,10 @@ import (
 
 // Client calls an agent. Its methods return *Error on failure.
 type Client struct {
+	// Force makes requests that the agent would refuse because one node alone
+	// could not hold all guests then.
+	Force bool
+
 	socket string
 	http   *http.Client
 	ping   time.Duration // how often a silent agent is asked whether it lives
@@ -230,7 +234,7 @@ func (c *Client) VM(ctx context.Context, name string) (out VM, err error) {
 
 // Create makes a guest of a spec in YAML or JSON.
 func (c *Client) Create(ctx context.Context, spec []byte) (out VM, err error) {
-	return c.send(ctx, http.MethodPost, "/v1/vms", spec)
+	return c.send(ctx, http.MethodPost, "/v1/vms"+c.query(nil), spec)
 }
 
 // Change alters a guest's spec; change is a spec, in YAML or JSON, of the
@@ -240,7 +244,7 @@ func (c *Client) Change(ctx context.Context, name string, change []byte) (VM, er
 	if err != nil {
 		return VM{}, err
 	}
-	return c.send(ctx, http.MethodPatch, path, change)
+	return c.send(ctx, http.MethodPatch, path+c.query(nil), change)
 }
 
 func (c *Client) send(ctx context.Context, method, path string, body []byte) (out VM, err error) {
@@ -257,11 +261,25 @@ func (c *Client) send(ctx context.Context, method, path string, body []byte) (ou
 // Act does a verb to a guest; bound is how long a stop may take before the
 // guest is ended, 0 for the default.
 func (c *Client) Act(ctx context.Context, name string, verb Verb, bound time.Duration) (out VM, err error) {
-	rest := "/" + string(verb)
+	words := url.Values{}
 	if bound > 0 {
-		rest += "?timeout=" + strconv.FormatFloat(bound.Seconds(), 'f', -1, 64)
+		words.Set("timeout", strconv.FormatFloat(bound.Seconds(), 'f', -1, 64))
 	}
-	return out, c.callVM(ctx, http.MethodPost, "vms", name, rest, nil, &out)
+	return out, c.callVM(ctx, http.MethodPost, "vms", name, "/"+string(verb)+c.query(words), nil, &out)
+}
+
+// query is the query of a call, with force if that is asked for.
+func (c *Client) query(words url.Values) string {
+	if c.Force {
+		if words == nil {
+			words = url.Values{}
+		}
+		words.Set("force", "true")
+	}
+	if len(words) == 0 {
+		return ""
+	}
+	return "?" + words.Encode()
 }
 
 // Remove deletes a guest, its disks and its replica.

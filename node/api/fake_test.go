@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
-	"time"
 
 	"vmctl/vm"
 )
@@ -44,14 +43,22 @@ func (f *fake) noted() []string {
 	return append([]string(nil), f.calls...)
 }
 
-func (f *fake) Create(_ context.Context, spec vm.Spec) (VM, error) {
-	f.note("create %s %v", spec.Name, spec.Memory)
+func (f *fake) Create(_ context.Context, spec vm.Spec, force bool) (VM, error) {
+	f.note("create %s %v%s", spec.Name, spec.Memory, byForce(force))
 	return f.vm, f.err
 }
 
-func (f *fake) Change(_ context.Context, name string, change []byte) (VM, error) {
-	f.note("change %s %s", name, change)
+func (f *fake) Change(_ context.Context, name string, change []byte, force bool) (VM, error) {
+	f.note("change %s %s%s", name, change, byForce(force))
 	return f.vm, f.err
+}
+
+// byForce is how a forced call is noted.
+func byForce(force bool) string {
+	if force {
+		return " by force"
+	}
+	return ""
 }
 
 func (f *fake) List(context.Context) ([]VM, error) { f.note("list"); return []VM{f.vm}, f.err }
@@ -66,8 +73,8 @@ func (f *fake) Remove(_ context.Context, name string, force bool) error {
 	return f.err
 }
 
-func (f *fake) Act(ctx context.Context, name string, verb Verb, bound time.Duration) (VM, error) {
-	f.note("%s %s %s", verb, name, bound)
+func (f *fake) Act(ctx context.Context, name string, verb Verb, option Option) (VM, error) {
+	f.note("%s %s %s%s", verb, name, option.Bound, byForce(option.Force))
 	if f.block != nil {
 		select {
 		case <-f.block:

@@ -126,7 +126,7 @@ func (b *Backend) machineRoutes(mux *http.ServeMux) {
 		if err != nil {
 			return nil, err
 		}
-		return b.Machines.Create(r.Context(), spec)
+		return b.Machines.Create(r.Context(), spec, forced(r))
 	}))
 	mux.HandleFunc("GET /v1/vms/{vm}", b.atOwner(reply(b, func(r *http.Request) (any, error) {
 		return b.Machines.Show(r.Context(), r.PathValue("vm"))
@@ -136,10 +136,10 @@ func (b *Backend) machineRoutes(mux *http.ServeMux) {
 		if err != nil {
 			return nil, err
 		}
-		return b.Machines.Change(r.Context(), r.PathValue("vm"), body)
+		return b.Machines.Change(r.Context(), r.PathValue("vm"), body, forced(r))
 	})))
 	mux.HandleFunc("DELETE /v1/vms/{vm}", b.atOwner(reply(b, func(r *http.Request) (any, error) {
-		return nil, b.Machines.Remove(r.Context(), r.PathValue("vm"), r.URL.Query().Get("force") == "true")
+		return nil, b.Machines.Remove(r.Context(), r.PathValue("vm"), forced(r))
 	})))
 	for _, verb := range []Verb{Start, Stop, Kill, Reset, Pause, Unpause} {
 		mux.HandleFunc("POST /v1/vms/{vm}/"+string(verb), b.atOwner(reply(b, func(r *http.Request) (any, error) {
@@ -147,7 +147,7 @@ func (b *Backend) machineRoutes(mux *http.ServeMux) {
 			if err != nil {
 				return nil, err
 			}
-			return b.Operator.Act(r.Context(), r.PathValue("vm"), verb, bound)
+			return b.Operator.Act(r.Context(), r.PathValue("vm"), verb, Option{Bound: bound, Force: forced(r)})
 		})))
 	}
 	mux.HandleFunc("POST /v1/vms/{vm}/console", b.atOwner(b.console))
@@ -223,6 +223,8 @@ func readJSON(r *http.Request, v any) error {
 	}
 	return nil
 }
+
+func forced(r *http.Request) bool { return r.URL.Query().Get("force") == "true" }
 
 func seconds(r *http.Request, name string) (time.Duration, error) {
 	text := r.URL.Query().Get(name)

@@ -54,6 +54,16 @@ type VM struct {
 	Memory     string      `json:"memory"`
 	Restarts   int         `json:"restarts"`
 	Spec       any         `json:"spec,omitempty"`
+	Home       string      `json:"home,omitempty"` // the node its user placed it on
+	Recovery   *Recovery   `json:"recovery,omitempty"`
+	Warnings   []string    `json:"warnings,omitempty"` // about what was just done
+}
+
+// Recovery says where a guest stands on its way to running here, or home. State
+// is one of idle, waiting, starting, running, retrying, failed, left.
+type Recovery struct {
+	State  string `json:"state"`
+	Reason string `json:"reason,omitempty"`
 }
 
 // Protection is what is kept up for a guest.
@@ -159,6 +169,13 @@ type Member struct {
 	Addr      string   `json:"addr"`
 	Reachable bool     `json:"reachable"`
 	SeenAgo   *float64 `json:"seen_seconds_ago"`
+	// What it has for guests, 0 if it has not said so; what it would have to hold
+	// without the other node; and whether that fits, null if not known.
+	CPUs        int   `json:"cpus"`
+	MemoryBytes int64 `json:"memory_bytes"`
+	NeededCPUs  int   `json:"needed_cpus"`
+	NeededBytes int64 `json:"needed_bytes"`
+	Fits        *bool `json:"fits"`
 }
 
 // Witness is the third voter.
@@ -189,11 +206,13 @@ type Event struct {
 
 // Why explains a guest's place: the standing verdict and how it came about.
 type Why struct {
-	VM        string  `json:"vm"`
-	Verdict   string  `json:"verdict"`
-	Reason    string  `json:"reason"`
-	Isolation string  `json:"isolation,omitempty"` // what happens to it when its lease ends
-	History   []Event `json:"history"`
+	VM      string `json:"vm"`
+	Verdict string `json:"verdict"`
+	Reason  string `json:"reason"`
+	// Recovery is what the node that owns it does about its start, or its way home.
+	Recovery  *Recovery `json:"recovery,omitempty"`
+	Isolation string    `json:"isolation,omitempty"` // what happens to it when its lease ends
+	History   []Event   `json:"history"`
 }
 
 // HAStatus is what `vmctl ha status` prints.

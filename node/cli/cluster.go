@@ -81,19 +81,27 @@ func clusterStatus(c *cli.Context) error {
 
 func clusterTable(w *tabwriter.Writer, cluster api.Cluster) {
 	fmt.Fprintf(w, "cluster %s, mode %s\n", cluster.Name, cluster.Mode)
-	fmt.Fprintln(w, "ROLE\tNAME\tADDRESS\tREACHABLE\tHEARD")
+	fmt.Fprintln(w, "ROLE\tNAME\tADDRESS\tREACHABLE\tHEARD\tCPUS\tMEMORY\tNEEDED ALONE")
 	for _, m := range cluster.Members {
 		if m.Name == cluster.Self {
-			fmt.Fprintf(w, "node\t%s\t%s\tthis node\t-\n", m.Name, m.Addr)
+			fmt.Fprintf(w, "node\t%s\t%s\tthis node\t-\t%s\n", m.Name, m.Addr, capacityText(m))
 			continue
 		}
-		fmt.Fprintf(w, "node\t%s\t%s\t%s\t%s ago\n", m.Name, m.Addr, yesNo(m.Reachable, "yes", "NO"), ago(m.SeenAgo))
+		fmt.Fprintf(w, "node\t%s\t%s\t%s\t%s ago\t%s\n", m.Name, m.Addr, yesNo(m.Reachable, "yes", "NO"), ago(m.SeenAgo), capacityText(m))
 	}
 	if x := cluster.Witness; x != nil {
 		fmt.Fprintf(w, "witness\t%s\t%s\t%s\t%s ago\n", x.Name, x.Addr, yesNo(x.Reachable, "yes", "NO"), ago(x.SeenAgo))
 		return
 	}
 	fmt.Fprintln(w, "\nno witness: a dead peer is reported, but nothing is started by itself (`vmctl witness add`)")
+}
+
+// capacityText is what a node has, and what it would have to hold alone.
+func capacityText(m api.Member) string {
+	if m.Fits == nil {
+		return "-\t-\t" + bytesText(m.NeededBytes)
+	}
+	return fmt.Sprintf("%d\t%s\t%s%s", m.CPUs, bytesText(m.MemoryBytes), bytesText(m.NeededBytes), yesNo(*m.Fits, "", ", DOES NOT FIT"))
 }
 
 func clusterLeave(c *cli.Context) error {

@@ -141,6 +141,9 @@ func haWhy(c *cli.Context) error {
 		if why.Isolation != "" {
 			fmt.Fprintf(w, "isolation %s\n", why.Isolation)
 		}
+		if r := why.Recovery; r != nil && r.Reason != "" {
+			fmt.Fprintf(w, "%s: %s\n", r.State, r.Reason)
+		}
 		fmt.Fprintln(w)
 		for _, e := range why.History {
 			eventLine(w, e)

@@ -30,6 +30,7 @@ func nodeCommand() *cli.Command {
 				&cli.StringFlag{Name: "advertise", Usage: "`ADDR:PORT` told to the peer, if not that of --listen"},
 				&cli.StringFlag{Name: "accel", Value: "auto", Usage: "accelerator `NAME`: auto, kvm or tcg"},
 				&cli.StringFlag{Name: "watchdog", Usage: "`DEVICE` that resets this host if a guest could outlive its lease here; default: none"},
+				&cli.StringFlag{Name: "guest-memory", Usage: "memory `SIZE` that guests and replicas may take; default: all of the host's"},
 				&cli.StringFlag{Name: "config", Usage: "YAML `FILE` with the same words; flags win over it"},
 				&cli.BoolFlag{Name: "verbose", Usage: "log more", DisableDefaultText: true},
 			},
@@ -95,7 +96,7 @@ func nodeConfig(c *cli.Context) (node.Config, error) {
 	}
 	for name, field := range map[string]*string{
 		"name": &config.Name, "state-dir": &config.StateDir, "runtime-dir": &config.RuntimeDir, "ram-dir": &config.RAMDir,
-		"listen": &config.Listen, "advertise": &config.Advertise, "accel": &config.Accel, "watchdog": &config.Watchdog,
+		"listen": &config.Listen, "advertise": &config.Advertise, "accel": &config.Accel, "watchdog": &config.Watchdog, "guest-memory": &config.GuestMemory,
 	} {
 		if c.IsSet(name) || *field == "" {
 			*field = c.String(name)

@@ -28,6 +28,13 @@ func show(c *cli.Context, value any, people func(*tabwriter.Writer)) error {
 	return w.Flush()
 }
 
+// warn prints what the agent has to say about what it did, beside the answer.
+func warn(c *cli.Context, v api.VM) {
+	for _, text := range v.Warnings {
+		fmt.Fprintf(c.App.ErrWriter, "vmctl: warning: %s\n", text)
+	}
+}
+
 func ago(seconds *float64) string {
 	if seconds == nil {
 		return "never"

@@ -18,7 +18,7 @@ func vmCommand() *cli.Command {
 		vmCreateCommand(), vmSetCommand(),
 		&cli.Command{Name: "ls", Usage: "list guests", Action: vmList},
 		&cli.Command{Name: "show", Usage: "show one guest", ArgsUsage: "NAME", Action: vmShow},
-		vmVerb(api.Start, "start a guest and wait until it runs"),
+		vmVerb(api.Start, "start a guest and wait until it runs", forceFlag()),
 		vmVerb(api.Stop, "ask the guest to shut down; end it when it has not after the timeout",
 			&cli.DurationFlag{Name: "timeout", Value: time.Minute, Usage: "`TIME` the guest has, such as 30s"}),
 		vmVerb(api.Kill, "end a guest at once, like pulling its plug"),
@@ -46,10 +46,13 @@ func vmVerb(verb api.Verb, usage string, flags ...cli.Flag) *cli.Command {
 			if err != nil {
 				return err
 			}
-			v, err := client(c).Act(c.Context, args[0], verb, bound)
+			agent := client(c)
+			agent.Force = c.Bool("force")
+			v, err := agent.Act(c.Context, args[0], verb, bound)
 			if err != nil {
 				return err
 			}
+			warn(c, v)
 			return show(c, v, func(w *tabwriter.Writer) { fmt.Fprintf(w, "%s is %s on %s\n", v.Name, v.State, v.Owner) })
 		},
 	}

@@ -24,7 +24,7 @@ Examples:
    vmctl vm create -f web.yaml`,
 		Flags: append(specFlags(false),
 			&cli.StringFlag{Name: "file", Aliases: []string{"f"}, Usage: "read the spec from `FILE`, - for standard input"},
-			&cli.BoolFlag{Name: "start", Usage: "start it at once", DisableDefaultText: true}),
+			&cli.BoolFlag{Name: "start", Usage: "start it at once", DisableDefaultText: true}, forceFlag()),
 		Action: vmCreate,
 	}
 }
@@ -36,10 +36,12 @@ func vmCreate(c *cli.Context) error {
 	}
 	agent := client(c)
 	defer agent.Close()
+	agent.Force = c.Bool("force")
 	v, err := agent.Create(c.Context, spec)
 	if err != nil {
 		return err
 	}
+	warn(c, v)
 	if c.Bool("start") {
 		if v, err = agent.Act(c.Context, v.Name, api.Start, 0); err != nil {
 			return err
@@ -114,6 +116,11 @@ func readBounded(stdin io.Reader, file string) ([]byte, error) {
 	return data, err
 }
 
+// forceFlag is the opt-out of admission control.
+func forceFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "force", Usage: "do it although one node alone could not hold all protected guests then", DisableDefaultText: true}
+}
+
 func vmSetCommand() *cli.Command {
 	return &cli.Command{
 		Name: "set", Usage: "change a guest's spec; hardware only while it is stopped", ArgsUsage: "NAME",
@@ -122,7 +129,7 @@ func vmSetCommand() *cli.Command {
 Examples:
    vmctl vm set web --protection resume --interval 0.5
    vmctl vm set web --memory 2G`,
-		Flags: specFlags(true),
+		Flags: append(specFlags(true), forceFlag()),
 		Action: func(c *cli.Context) error {
 			args, err := arguments(c, "NAME")
 			if err != nil {
@@ -139,10 +146,13 @@ Examples:
 			if err != nil {
 				return api.Errorf(api.Failed, "encode the change: %v", err)
 			}
-			v, err := client(c).Change(c.Context, args[0], change)
+			agent := client(c)
+			agent.Force = c.Bool("force")
+			v, err := agent.Change(c.Context, args[0], change)
 			if err != nil {
 				return err
 			}
+			warn(c, v)
 			return show(c, v, func(w *tabwriter.Writer) { fmt.Fprintf(w, "%s changed\n", v.Name) })
 		},
 	}

@@ -35,6 +35,14 @@ func specFlags(change bool) []cli.Flag {
 		&cli.Float64Flag{Name: "interval", Usage: "`SECONDS` between two checkpoints", DefaultText: otherwise("0.5")},
 		&cli.StringFlag{Name: "restart", Usage: "`WHEN` to start it again here after it ended: never, on-failure or always", DefaultText: otherwise("on-failure")},
 		&cli.StringFlag{Name: "isolation", Usage: "`WHAT` to do with it here when its lease ends: freeze it or stop it", DefaultText: otherwise("freeze")},
+		&cli.StringFlag{Name: "recovery", Usage: "`ACTION` of the peer when the owner has failed: resume, restart (boot it) or leave", DefaultText: otherwise("resume")},
+		&cli.IntFlag{Name: "priority", Usage: "order `N` of starts, the higher first", DefaultText: otherwise("0")},
+		&cli.StringSliceFlag{Name: "after", Usage: "start it when guest `NAME` runs; may be repeated"},
+		&cli.IntFlag{Name: "attempts", Usage: "give it up after `N` failed starts in a row", DefaultText: otherwise("3")},
+		&cli.Float64Flag{Name: "backoff", Usage: "`SECONDS` after a failed start, doubled each time", DefaultText: otherwise("5")},
+		&cli.StringFlag{Name: "failback", Usage: "`WHEN` it goes back home after a takeover: never or when-synced", DefaultText: otherwise("never")},
+		&cli.Float64Flag{Name: "settle", Usage: "`SECONDS` that all must have been well before it goes home", DefaultText: otherwise("60")},
+		&cli.StringFlag{Name: "home", Usage: "the `NODE` it goes back to", DefaultText: otherwise("where it is made")},
 		&cli.BoolFlag{Name: "autostart", Usage: "start it when the node starts", DisableDefaultText: true},
 	}
 }
@@ -80,6 +88,9 @@ func specFields(c *cli.Context) (map[string]any, error) {
 	if c.IsSet("restart") {
 		fields["restart"] = map[string]any{"policy": c.String("restart")}
 	}
+	if recovery := recoveryFields(c); len(recovery) > 0 {
+		fields["recovery"] = recovery
+	}
 	for _, list := range []struct{ flag, field string }{{"disk", "disks"}, {"nic", "nics"}} {
 		var items []map[string]any
 		for _, text := range c.StringSlice(list.flag) {
@@ -96,6 +107,29 @@ func specFields(c *cli.Context) (map[string]any, error) {
 	return fields, nil
 }
 
+// recoveryFields are the words of a recovery policy that were given.
+func recoveryFields(c *cli.Context) map[string]any {
+	fields := map[string]any{}
+	for flag, field := range map[string]string{
+		"recovery": "action", "priority": "priority", "attempts": "attempts", "backoff": "backoff_seconds",
+		"failback": "failback", "settle": "settle_seconds", "home": "home",
+	} {
+		if c.IsSet(flag) {
+			fields[field] = c.Value(flag)
+		}
+	}
+	if c.IsSet("after") {
+		after := []string{}
+		for _, name := range c.StringSlice("after") {
+			if name != "" { // an empty one clears the list
+				after = append(after, name)
+			}
+		}
+		fields["after"] = after
+	}
+	return fields
+}
+
 // checkEmpty refuses a flag that says nothing: an empty variable of a script
 // must not become a default in silence.
 func checkEmpty(c *cli.Context) error {
@@ -103,6 +137,9 @@ func checkEmpty(c *cli.Context) error {
 		name := flag.Names()[0]
 		_, isBool := flag.(*cli.BoolFlag)
 		clears := name == "kernel" || name == "initrd" || name == "append"
+		if name == "priority" { // 0 is one
+			continue
+		}
 		if !c.IsSet(name) || isBool || clears && c.Command.Name == "set" {
 			continue
 		}
