@@ -9,7 +9,6 @@ import (
 
 	"vmctl/ha"
 	"vmctl/ha/recovery"
-	"vmctl/snapshot/replica"
 	"vmctl/vm"
 )
 
@@ -217,73 +216,6 @@ func (g *guest) attach(ctx context.Context) error {
 	g.mu.Unlock()
 	g.n.decider.tell(ha.ReplicaState{Guest: ha.GuestID(g.id), Epoch: epoch, InSync: true})
 	return g.await(ctx, func() bool { return g.attached && g.epoch == epoch })
-}
-
-// takeUp makes this node's replica the guest's own, after the core has made
-// this node the owner. The machine is nil if the guest was not resumed: it is
-// not to run, or to be booted.
-func (g *guest) takeUp(ctx context.Context, taking ha.TakeOver) (m *machine, err error) {
-	began, name := time.Now(), g.name()
-	var sequence uint64
-	var failure error
-	if g.attempt != nil && g.attempt.How == recovery.Resume {
-		m, sequence, failure = g.fromReplica(ctx, taking)
-	}
-	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
-	}
-	if m == nil {
-		if err := g.takeDisks(ctx, taking.Epoch); err != nil {
-			return nil, err
-		}
-	}
-	g.locked(func() { g.taking = nil })
-	g.n.decider.tell(ha.TakenOver{Guest: ha.GuestID(g.id), Epoch: taking.Epoch})
-	switch {
-	case m != nil:
-		g.n.journal.record(warning, "guest-resumed", name, fmt.Sprintf("%s resumed here from checkpoint %d, epoch %d, in %d ms",
-			name, sequence, taking.Epoch, time.Since(began).Milliseconds()))
-	case failure != nil:
-		return nil, failure
-	case g.attempt == nil:
-		g.n.journal.record(warning, "guest-taken", name, fmt.Sprintf("%s is this node's now, epoch %d; it is not to run", name, taking.Epoch))
-	}
-	return m, nil
-}
-
-// fromReplica resumes the guest from its last checkpoint.
-func (g *guest) fromReplica(ctx context.Context, taking ha.TakeOver) (*machine, uint64, error) {
-	standby, err := g.openStandby(ctx)
-	if err != nil {
-		return nil, 0, err
-	}
-	checkpoint, err := standby.TakeOver(ctx, taking.Epoch)
-	if err != nil {
-		return nil, 0, err
-	}
-	if err := g.writePlace(func(p *placeRecord) { p.Replica, p.Epoch, p.Prepared = true, taking.Epoch, 0 }); err != nil {
-		return nil, 0, err
-	}
-	m, err := resumeMachine(ctx, g, taking.Epoch, checkpoint, standby.Activate)
-	if err != nil {
-		return nil, 0, err
-	}
-	g.closeStandby()
-	return m, checkpoint.Sequence, nil
-}
-
-// takeDisks makes the replica's disks this guest's own, as the last write left
-// them.
-func (g *guest) takeDisks(ctx context.Context, epoch uint64) error {
-	standby, err := g.openStandby(ctx)
-	if err != nil {
-		return err
-	}
-	if err := standby.TakeOverDisks(ctx, epoch); err != nil && !errors.Is(err, replica.ErrTaken) {
-		return err
-	}
-	g.closeStandby()
-	return g.writePlace(func(p *placeRecord) { p.Replica, p.Epoch, p.Prepared = true, epoch, 0 })
 }
 
 // failed notes why the guest does not run. The planner says when it is tried

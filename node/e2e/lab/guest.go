@@ -30,8 +30,18 @@ const Rate = 20
 func (h *Host) CreateGuest(ctx context.Context, files GuestFiles, flags ...string) (v api.VM, err error) {
 	line := fmt.Sprintf("console=ttyS0 quiet panic=-1 guest.ip=%s%s guest.record=%s:%d guest.rate=%d guest.dirty=1M",
 		GuestAddr, network, SwitchAddr, recordPort, Rate)
-	args := []string{"--output", "json", "vm", "create", GuestName, "--memory", "128M", "--kernel", files.Kernel, "--initrd", files.Initrd,
-		"--append", line, "--disk", "image=" + files.Disk, "--nic", "bridge=br0", "--start"}
+	return h.create(ctx, GuestName, files, line, append(flags, "--nic", "bridge=br0")...)
+}
+
+// CreateBeside makes and starts another guest on a host: it works, but has no
+// network, for the test guest's address is taken.
+func (h *Host) CreateBeside(ctx context.Context, name string, files GuestFiles, flags ...string) (v api.VM, err error) {
+	return h.create(ctx, name, files, fmt.Sprintf("console=ttyS0 quiet panic=-1 guest.rate=%d", Rate), flags...)
+}
+
+func (h *Host) create(ctx context.Context, name string, files GuestFiles, line string, flags ...string) (v api.VM, err error) {
+	args := []string{"--output", "json", "vm", "create", name, "--memory", "128M", "--kernel", files.Kernel, "--initrd", files.Initrd,
+		"--append", line, "--disk", "image=" + files.Disk, "--start"}
 	out, err := h.CLI(ctx, append(args, flags...)...)
 	if err != nil {
 		return v, err
