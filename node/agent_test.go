@@ -107,6 +107,13 @@ func refusedStart(t *testing.T, config node.Config) *api.Error {
 func pair(t *testing.T) (a, b *agent) {
 	t.Helper()
 	a, b = startAgent(t, "a"), startAgent(t, "b")
+	join(t, a, b)
+	return a, b
+}
+
+// join makes a cluster of two agents that hear each other.
+func join(t *testing.T, a, b *agent) {
+	t.Helper()
 	if _, err := a.Init(t.Context(), "shop"); err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +126,6 @@ func pair(t *testing.T) (a, b *agent) {
 			return err == nil && len(cluster.Members) == 2 && cluster.Members[0].Reachable && cluster.Members[1].Reachable
 		})
 	}
-	return a, b
 }
 
 func (a *agent) token(t *testing.T) string {

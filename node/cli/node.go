@@ -40,7 +40,8 @@ func nodeCommand() *cli.Command {
 		&cli.Command{
 			Name: "maintenance", Usage: "give this node's guests to the peer before work on it, or take guests again", ArgsUsage: "on|off",
 			Description: "A guest at protection resume goes on there at once; one at restart is shut down and booted there.\n" +
-				"What is not protected stays. Guests do not come back by themselves when maintenance is over.",
+				"What is not protected stays. Only guests with failback when-synced come\n" +
+				"back by themselves when maintenance is over.",
 			Action: nodeMaintenance,
 		},
 	)
