@@ -38,6 +38,8 @@ type journal struct {
 	node string
 	log  *slog.Logger
 
+	flushing sync.Mutex // held while a batch is stored: batches keep their order
+
 	mu       sync.Mutex
 	pending  []eventRecord
 	recorded map[string]time.Time // when a kind of seldom was last stored
@@ -106,7 +108,10 @@ func (j *journal) run(ctx context.Context) {
 	}
 }
 
+// flush stores what was recorded before it was called.
 func (j *journal) flush() {
+	j.flushing.Lock()
+	defer j.flushing.Unlock()
 	j.mu.Lock()
 	batch := j.pending
 	j.pending = nil

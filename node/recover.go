@@ -32,6 +32,10 @@ type recoverer struct {
 	homing  sync.WaitGroup
 }
 
+// peerSilent is how long the peer is not heard before it counts as down here: a
+// takeover comes later than that, a handover does not.
+const peerSilent = time.Second
+
 // recoverTick is how often the planner sees the time, the peer and the alarms.
 const recoverTick = 100 * time.Millisecond
 
@@ -160,15 +164,14 @@ func (r *recoverer) observe(ctx context.Context) {
 		return
 	}
 	said, number := r.n.exchange.peer()
-	if !recently(core, core.PeerHeard) {
+	up := core.PeerHeard != 0 && time.Duration(core.Now-core.PeerHeard) < peerSilent
+	if !up {
 		r.learned = number
 	}
 	other, _ := r.n.members.peer()
-	peer := recovery.Peer{Name: other.Name, Up: recently(core, core.PeerHeard), Maintenance: said.Maintenance, Alarm: said.Alarm}
+	peer := recovery.Peer{Name: other.Name, Up: up, Maintenance: said.Maintenance, Alarm: said.Alarm}
 	if number > r.learned {
-		for _, id := range said.Running {
-			peer.Running = append(peer.Running, ha.GuestID(id))
-		}
+		peer.Running = r.runningThere(said)
 	}
 	var events []recovery.Event
 	if !reflect.DeepEqual(peer, r.peer) {
@@ -194,6 +197,20 @@ func (r *recoverer) observe(ctx context.Context) {
 	r.mu.Lock()
 	r.queue = append(events, r.queue...)
 	r.mu.Unlock()
+}
+
+// runningThere lists the guests that run on the peer. An older agent does not
+// say which; then those that are to run there do.
+func (r *recoverer) runningThere(said nodeInfo) (list []ha.GuestID) {
+	for _, id := range said.Running {
+		list = append(list, ha.GuestID(id))
+	}
+	for _, g := range r.n.guests.list() {
+		if said.Memory == 0 && !g.isOwner() && g.isWanted() {
+			list = append(list, ha.GuestID(g.id))
+		}
+	}
+	return list
 }
 
 // policyOf gives the words of a spec to the planner.

@@ -25,7 +25,8 @@ type Guest struct {
 	Epoch uint64 // of the present owner
 	// Covered: its protection lets the peer start it when the owner fails.
 	Covered bool
-	// Taking: it was just taken over, its replica here is not used yet.
+	// Taking: it was just taken over, its replica here is not used yet. If the
+	// peer is up then, it was handed over.
 	Taking bool
 	// Resumable: while Taking, there is a checkpoint to resume.
 	Resumable bool

@@ -112,6 +112,12 @@ func TestDecisions(t *testing.T) {
 			b.feed(Ordered{ID: "app"})
 			b.run(3 * second)
 		},
+		"handed-over": func(b *bench) {
+			b.peers("db", func(p *Policy) { p.Action = Restart })
+			b.peers("app", func(p *Policy) { p.Action = Leave })
+			b.take("db", "app")
+			b.run(2 * second)
+		},
 		"user-does-not-wait": func(b *bench) {
 			b.peers("db", nil)
 			b.peers("web", after("db"))

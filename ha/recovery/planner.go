@@ -44,6 +44,7 @@ type guest struct {
 	failed  int     // attempts in a row
 	fell    string  // why it is not resumed any more; this epoch's
 	out     bool    // a Start of this epoch is unanswered
+	moved   bool    // the peer lived when it was taken over: it was handed over
 	ordered bool    // no waiting: by the user, or another attempt
 	user    bool    // the start is the user's, who hears how it ends
 	counts  bool    // the way to running is a recovery, not the user's start
@@ -109,6 +110,9 @@ func (p *Planner) told(e Guest) {
 	if before.Mine && (before.Epoch != e.Epoch || !e.Mine) {
 		g.ordered, g.user, g.out = false, false, false
 		p.rest(g)
+	}
+	if e.Taking && (!before.Taking || before.Epoch != e.Epoch) {
+		g.moved = p.peer.Up
 	}
 	switch {
 	case !e.Mine || !e.Run || e.Looking:

@@ -48,6 +48,7 @@ type world struct {
 	out     map[ha.GuestID]*Start // unanswered
 	resumed map[ha.GuestID]uint64 // epoch of the last try to resume
 	ordered map[ha.GuestID]bool
+	moved   map[ha.GuestID]bool // the peer lived when it came
 	home    ha.GuestID
 	loud    bool // the story is wanted
 	story   strings.Builder
@@ -60,7 +61,7 @@ func newWorld(seed uint64, loud bool) *world {
 	w := &world{
 		loud: loud,
 		rand: rand.New(rand.NewPCG(seed, 1)), now: ha.Time(time.Hour), planner: New("here", DefaultTiming()), peer: Peer{Name: "there", Up: true},
-		out: map[ha.GuestID]*Start{}, resumed: map[ha.GuestID]uint64{}, ordered: map[ha.GuestID]bool{},
+		out: map[ha.GuestID]*Start{}, resumed: map[ha.GuestID]uint64{}, ordered: map[ha.GuestID]bool{}, moved: map[ha.GuestID]bool{},
 	}
 	for _, name := range names {
 		g := &Guest{ID: ha.GuestID(name), Name: name, Run: true, Epoch: 1, Covered: true, Home: []string{"here", "there", ""}[w.rand.IntN(3)]}
@@ -134,11 +135,11 @@ func (w *world) checkStart(a Start) string {
 	switch {
 	case !g.Mine || !g.Run || g.Running || g.Looking || a.Epoch != g.Epoch:
 		return "it is not to be started"
-	case g.Taking && g.Policy.Action == Leave && !w.ordered[a.ID] && w.resumed[a.ID] != g.Epoch:
+	case g.Taking && !w.moved[a.ID] && g.Policy.Action == Leave && !w.ordered[a.ID] && w.resumed[a.ID] != g.Epoch:
 		return "it is to be left"
 	case g.GaveUp != "" && !w.ordered[a.ID]:
 		return "it was given up"
-	case a.How == Resume && (!g.Taking || !g.Resumable || w.resumed[a.ID] == g.Epoch || g.Policy.Action == Restart):
+	case a.How == Resume && (!g.Taking || !g.Resumable || w.resumed[a.ID] == g.Epoch || g.Policy.Action == Restart && !w.moved[a.ID]):
 		return "there is nothing to resume"
 	}
 	if a.How == Resume {
@@ -208,7 +209,7 @@ func (w *world) move(g *Guest, mine bool) {
 	g.Epoch++
 	g.Mine, g.Taking, g.Resumable, g.Running, g.Synced, g.GaveUp = mine, mine, mine && w.rand.IntN(3) > 0, false, false, ""
 	delete(w.out, g.ID)
-	w.ordered[g.ID] = false
+	w.ordered[g.ID], w.moved[g.ID] = false, w.peer.Up
 	w.feed(*g)
 	if w.home == g.ID {
 		w.home = ""

@@ -16,7 +16,7 @@ func (p *Planner) startThose() {
 		if g.phase != waiting {
 			continue
 		}
-		if g.Taking && g.Policy.Action == Leave && !g.ordered {
+		if g.Taking && !g.moved && g.Policy.Action == Leave && !g.ordered {
 			g.phase = left
 			p.raise(g, LeftWord, fmt.Sprintf("%s is this node's now and is left stopped, as its recovery policy says: `vmctl vm start %s` starts it here", g.Name, g.Name))
 			continue
@@ -40,10 +40,11 @@ func (p *Planner) start(g *guest) {
 	p.do(s)
 }
 
-// how says how the guest is started now. The user's word resumes what its
-// policy would have left: a checkpoint is thrown away by order only.
+// how says how the guest is started now. The policy's action is for failures:
+// what was handed over goes on, and so does what the user starts although its
+// policy would have left it.
 func (p *Planner) how(g *guest) How {
-	if g.Taking && g.Resumable && g.fell == "" && g.Policy.Action != Restart {
+	if g.Taking && g.Resumable && g.fell == "" && (g.moved || g.Policy.Action != Restart) {
 		return Resume
 	}
 	return Restart
@@ -61,6 +62,8 @@ func (p *Planner) reason(g *guest) string {
 		return "it ended and is to run"
 	case !g.Taking:
 		return "it is this node's and is to run"
+	case g.moved:
+		return "it was handed over"
 	case g.Policy.Action == Restart:
 		return "its recovery policy boots it"
 	case !g.Resumable:

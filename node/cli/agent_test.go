@@ -95,6 +95,8 @@ func TestCreateSendsASpec(t *testing.T) {
 		"vm create -f web.json", "vm create --file=" + file, "vm create -f -",
 		"vm set web --autostart=false --protection none", "vm set --memory 2G web",
 		"vm set web --append ''", "vm set web --kernel ''",
+		"vm create web --recovery restart --priority 10 --after db --after cache --attempts 2 --backoff 1.5 --failback when-synced --settle 30 --home b --force",
+		"vm set web --priority 0 --after ''", "vm start web --force",
 	} {
 		a.calls = nil
 		code, _, stderr := run("name: piped\n", words(line)...)
