@@ -149,6 +149,11 @@ func (c *Core) answered(m AskReply) {
 		c.endForce(g, CodeUnsafe, fmt.Sprintf("the witness would not grant it: %s", m.Reason))
 		return
 	}
+	if g.cand.force && !g.cand.accept && m.Record.Outdated {
+		c.endForce(g, CodeOutdated, fmt.Sprintf("not promoting: %s knows that the replica here lacks acknowledged writes", m.From))
+		g.cand = g.cand.ended()
+		return
+	}
 	if c.mutant.has(mutantAskIsEnough) {
 		c.become(g, m.Epoch, m.From)
 		return

@@ -99,7 +99,7 @@ func (d *digest) holding(h *holding) {
 }
 
 func (d *digest) candidacy(k *candidacy) {
-	d.flags(k.ready, k.force, k.shooting)
+	d.flags(k.ready, k.force, k.accept, k.shooting)
 	for _, n := range []uint64{k.epoch, k.sequence, k.askFirst, k.claimID, k.claimTo, k.forceID} {
 		d.num(n)
 	}

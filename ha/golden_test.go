@@ -57,6 +57,18 @@ func TestDecisions(t *testing.T) {
 			b.feed(nodeB, Promote{ID: 3, Guest: "web", ConfirmPeerOff: true, AcceptOutdated: true})
 			b.run(second)
 		}},
+		"outdated-only-the-witness-knows": {ModeWitness, func(b *bench) {
+			b.guest()
+			b.part(nodeA, nodeB)
+			b.feed(nodeA, ReplicaState{Guest: "web", Epoch: 1})
+			b.run(second)
+			b.stop(nodeA)
+			b.run(4 * second)
+			b.feed(nodeB, Promote{ID: 2, Guest: "web", ConfirmPeerOff: true})
+			b.run(second)
+			b.feed(nodeB, Promote{ID: 3, Guest: "web", ConfirmPeerOff: true, AcceptOutdated: true})
+			b.run(second)
+		}},
 		"no-third-vote": {ModeNone, func(b *bench) {
 			b.guest()
 			b.feed(nodeB, Promote{ID: 2, Guest: "web", ConfirmPeerOff: true})

@@ -52,6 +52,7 @@ type candidacy struct {
 	claimAt  Time // last sending
 	shooting bool // waits for the outstanding shot; no lease or revision is acknowledged
 	force    bool
+	accept   bool   // with force: the operator accepts the loss of writes
 	forceID  uint64 // request to answer
 	forceEnd Time
 }

@@ -34,7 +34,7 @@ func (c *Core) promote(e Promote) {
 	case (g.rec.Outdated || !g.cand.ready) && !e.AcceptOutdated:
 		refuse(CodeOutdated, "the replica here lacks acknowledged writes or is not complete")
 	case witness && g.rec.Promised == 0:
-		g.cand.force, g.cand.forceID = true, e.ID
+		g.cand.force, g.cand.forceID, g.cand.accept = true, e.ID, e.AcceptOutdated
 		g.cand.askFirst, g.cand.forceEnd = 0, c.now+2*Time(c.timing.Lease)
 	case witness:
 		refuse(CodeConflict, "a takeover is already under way")
