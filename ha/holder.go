@@ -139,6 +139,9 @@ func (c *Core) lease(g *guest) {
 		c.do(Renew{Guest: r.Guest, Epoch: r.Epoch, Deadline: d, Arm: h.arm})
 	}
 	if d == Forever {
+		if c.shot.id != 0 && c.stalled(g) {
+			return // what matters now is the shot that its writes wait for
+		}
 		c.explain(g, NoLeased, func() string {
 			if r.Bound == FenceVote {
 				return fmt.Sprintf("runs without a lease: %s switches this node off before it takes the guest over", c.peer())
