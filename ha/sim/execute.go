@@ -9,6 +9,9 @@ import (
 // act executes one action that is not durable.
 func (h *host) act(a ha.Action) {
 	w := h.w
+	if w.scripted != nil {
+		w.scripted.seen(h, a)
+	}
 	switch a := a.(type) {
 	case ha.Send:
 		h.count(a.Message)
@@ -99,6 +102,10 @@ func (h *host) renew(v *volume, a ha.Renew) {
 func (h *host) takeOver(v *volume, a ha.TakeOver) {
 	w := h.w
 	w.stats.TakeOvers++
+	if w.scripted != nil {
+		w.scripted.take(h, v, a)
+		return
+	}
 	h.soon(ha.TakenOver{Guest: a.Guest, Epoch: a.Epoch}, 300*time.Millisecond)
 	if m := &h.machine[v.index]; m.alive && m.epoch == a.Epoch {
 		return // a new agent found it running

@@ -13,6 +13,10 @@ import (
 func (h *host) fence(a ha.Fence) {
 	w := h.w
 	w.stats.Shots++
+	if w.scripted != nil {
+		w.scripted.shoot(h, a)
+		return
+	}
 	for _, target := range w.hosts[:nodes] {
 		if target.id != a.Node {
 			continue

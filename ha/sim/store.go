@@ -29,6 +29,9 @@ func (h *host) execute(list []ha.Action) {
 			h.handle(ha.PersistFailed{Err: "simulated"})
 			return
 		}
+		if h.w.scripted != nil {
+			h.w.scripted.seen(h, a)
+		}
 		h.store(a)
 		if h.w.chance(h.slow) {
 			h.busy = true

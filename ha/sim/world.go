@@ -65,6 +65,15 @@ type world struct {
 	// careless: operators give a wrong word about guests that live under leases,
 	// and change nothing about those.
 	careless bool
+
+	scripted *script // nothing is left to chance, and somebody looks on
+}
+
+// script is what a scenario puts in the place of chance.
+type script struct {
+	seen  func(*host, ha.Action) // about to be executed
+	take  func(*host, *volume, ha.TakeOver)
+	shoot func(*host, ha.Fence)
 }
 
 const (
@@ -98,11 +107,19 @@ func (w *world) violate(format string, args ...any) {
 	}
 }
 
-// chance is true with probability p.
-func (w *world) chance(p float64) bool { return p > 0 && w.rng.Float64() < p }
+// chance is true with probability p; in a script, what is likely is so.
+func (w *world) chance(p float64) bool {
+	if w.scripted != nil {
+		return p > 0.5
+	}
+	return p > 0 && w.rng.Float64() < p
+}
 
-// between draws a duration in nanoseconds.
+// between draws a duration in nanoseconds; in a script it is the longest.
 func (w *world) between(lo, hi time.Duration) int64 {
+	if w.scripted != nil {
+		return int64(hi)
+	}
 	return int64(lo) + w.rng.Int64N(int64(hi-lo)+1)
 }
 
