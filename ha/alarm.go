@@ -20,6 +20,7 @@ const (
 	AlarmClock       AlarmKind = "clock"
 	AlarmPromise     AlarmKind = "promise-stuck" // a claim without an answer
 	AlarmFence       AlarmKind = "fence-failed"
+	AlarmNotTaken    AlarmKind = "not-taken-over" // a protected guest of a silent peer
 )
 
 type alarmKey struct {
@@ -73,6 +74,7 @@ func (c *Core) watch() {
 		leased := mine && r.Run && c.now-max(c.start, g.hold.since) > Time(c.timing.Lease)
 		c.alarmWhy(AlarmLeaseOut, r.Guest, leased && left <= 0, func() string { return "the guest may not execute: " + c.whyUnleased(g) })
 		c.alarm(AlarmLeaseLow, r.Guest, leased && left > 0 && left < Time(c.timing.Lease)/2, "the lease is about to end: neither the peer nor the witness acknowledges it")
+		c.watchLost(g)
 		stuck := r.Promised != 0 && g.cand.claimID != 0 && !c.hears(r.Arbiter)
 		c.alarm(AlarmPromise, r.Guest, stuck, "a takeover was begun and the witness does not answer; the guest cannot run before it does")
 	}
@@ -80,6 +82,20 @@ func (c *Core) watch() {
 	if c.cluster.Mode != ModeFence || c.hears(peer) {
 		c.alarm(AlarmFence, "", false, "") // there is nothing to switch off
 	}
+}
+
+// watchLost raises an alarm for a guest that its user wants running and that,
+// as far as this node can tell, runs nowhere.
+func (c *Core) watchLost(g *guest) {
+	r := &g.rec
+	silent := c.now - max(c.contact(r.Owner).at, c.since)
+	lost := r.Owner != c.self && r.Owner == c.peer() && !r.Gone && r.Run && r.Level != LevelNone && silent > c.window+Time(c.timing.Lease)
+	c.alarmWhy(AlarmNotTaken, r.Guest, lost, func() string {
+		if _, reason := c.obstacle(g); reason != nil {
+			return fmt.Sprintf("%s is silent and its guest is not taken over: %s", r.Owner, reason())
+		}
+		return fmt.Sprintf("%s is silent and its guest is not taken over yet", r.Owner)
+	})
 }
 
 func (c *Core) whyNotInForce() string {

@@ -76,14 +76,23 @@ func (c *Core) obstacle(g *guest) (Verdict, func() string) {
 	if verdict, reason := c.leaseObjection(g); verdict != "" {
 		return verdict, reason
 	}
-	if c.hears(r.Owner) && c.now-c.peerBeat <= c.window {
-		return LeaseAlive, func() string { return fmt.Sprintf("%s was heard %s ago", r.Owner, age(c.now, c.peerBeat)) }
+	// An owner that says anything at all just now is alive, whatever became of
+	// its heartbeats.
+	if at := c.contact(r.Owner).at; c.hears(r.Owner) && (c.now-c.peerBeat <= c.window || c.now-at <= 2*Time(c.timing.Heartbeat)) {
+		return LeaseAlive, func() string { return fmt.Sprintf("%s was heard %s ago", r.Owner, age(c.now, c.contact(r.Owner).at)) }
 	}
 	if third == FenceVote || third == c.self {
 		return c.aloneObstacle(g)
 	}
 	if !c.hears(third) {
 		return NoWitness, func() string { return fmt.Sprintf("%s is silent, and so is the witness %s", r.Owner, third) }
+	}
+	if k := c.contact(third); !g.cand.force && g.rec.Promised == 0 && c.now-k.back < 2*Time(c.timing.Heartbeat) {
+		// After an outage of the network, the owner is about to be back too, with
+		// its memory; a takeover would roll it back.
+		return NoWitness, func() string {
+			return fmt.Sprintf("the witness %s answers again; %s has a moment to do so too", third, r.Owner)
+		}
 	}
 	return "", nil
 }

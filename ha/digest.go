@@ -119,7 +119,7 @@ func (c *Core) Digest(now Time) string {
 	for _, n := range []uint64{c.seq, c.claims, c.arms, c.shot.last, c.shot.id, uint64(len(c.retry))} {
 		d.num(n)
 	}
-	for _, t := range []Time{c.beatAt, c.thirdAt, c.peerBeat, c.lastTick, c.since, c.shot.again} {
+	for _, t := range []Time{c.beatAt, c.thirdAt, c.peerBeat, c.lastTick, c.since, c.shot.again, c.shot.off} {
 		d.time(t)
 	}
 	for _, s := range c.sent {
@@ -132,6 +132,7 @@ func (c *Core) Digest(now Time) string {
 		d.text(string(k.id))
 		d.num(k.boot)
 		d.time(k.at)
+		d.time(k.back)
 	}
 	for _, a := range c.alarms {
 		d.text(string(a.kind))

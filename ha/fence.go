@@ -12,6 +12,7 @@ type shot struct {
 	heard bool   // the peer was heard since: what it says of the time after is unknown
 	last  uint64 // highest id used
 	again Time   // not before, after one that failed
+	off   Time   // when the peer was last confirmed to be off
 }
 
 // aloneObstacle keeps a node from acting on its own vote. A node that started
@@ -70,8 +71,9 @@ func (c *Core) shoot() {
 	c.do(Fence{ID: c.shot.id, Node: c.peer()})
 }
 
-// defend switches a silent peer off when a guest here cannot go on without: its
-// writes wait until the peer's replica can no longer be promoted.
+// defend switches a silent peer off before that one does the same to this node:
+// when it could take a guest of this node over, or when a guest's writes wait
+// until its replica can no longer be promoted.
 func (c *Core) defend() {
 	peer := c.peer()
 	if c.cluster.Mode != ModeFence || peer == "" || c.now < c.shot.again || c.hears(peer) || c.now-max(c.contact(peer).at, c.since) <= c.window+c.fenceDelay() {
@@ -79,12 +81,12 @@ func (c *Core) defend() {
 	}
 	for i := range c.guests {
 		g := &c.guests[i]
-		if !c.stalled(g) {
+		if !c.stalled(g) && !c.exposed(g) {
 			continue
 		}
 		c.shoot()
 		c.explain(g, Fencing, func() string {
-			return fmt.Sprintf("%s is silent; switching it off so that writes can go on without it", peer)
+			return fmt.Sprintf("%s is silent; switching it off so that this node can go on without it", peer)
 		})
 	}
 }
@@ -93,6 +95,14 @@ func (c *Core) defend() {
 // peer that answers, or until the peer is off.
 func (c *Core) stalled(g *guest) bool {
 	return g.rec.Owner == c.self && g.rec.Bound == FenceVote && g.hold.detach && g.rec.Outdated && !c.known(g)
+}
+
+// exposed: the guest runs here and the peer, not known to be off, could take it
+// over.
+func (c *Core) exposed(g *guest) bool {
+	r := &g.rec
+	return r.Owner == c.self && r.Bound == FenceVote && r.Run && !r.Gone && !r.Outdated && g.hold.sure &&
+		c.shot.off <= c.contact(c.peer()).at
 }
 
 // fenceDelay is how much longer than the window this node waits before it
@@ -121,7 +131,9 @@ func (c *Core) fenced(e Fenced) {
 	if c.mutant.has(mutantUnconfirmedShot) {
 		e.OK = true
 	}
-	if !e.OK {
+	if e.OK {
+		c.shot.off = c.now
+	} else {
 		c.shot.again = c.now + Time(c.timing.Grace)
 	}
 	c.alarm(AlarmFence, "", !e.OK, fmt.Sprintf("%s could not be switched off: %s", c.peer(), e.Err))

@@ -139,8 +139,8 @@ func (c *Core) lease(g *guest) {
 		c.do(Renew{Guest: r.Guest, Epoch: r.Epoch, Deadline: d, Arm: h.arm})
 	}
 	if d == Forever {
-		if c.shot.id != 0 && c.stalled(g) {
-			return // what matters now is the shot that its writes wait for
+		if c.shot.id != 0 && (c.stalled(g) || c.exposed(g)) {
+			return // what matters now is the shot
 		}
 		c.explain(g, NoLeased, func() string {
 			if r.Bound == FenceVote {

@@ -12,6 +12,7 @@ type sentBeat struct {
 type contact struct {
 	id   NodeID
 	at   Time
+	back Time // when it was heard first after a silence
 	boot uint64
 }
 
@@ -89,7 +90,9 @@ func (c *Core) heard(id NodeID, boot uint64) {
 	if i == len(c.contacts) || c.contacts[i].id != id {
 		c.contacts = append(c.contacts, contact{})
 		copy(c.contacts[i+1:], c.contacts[i:])
-		c.contacts[i] = contact{id: id}
+		c.contacts[i] = contact{id: id, back: c.now}
+	} else if c.now-c.contacts[i].at > c.window {
+		c.contacts[i].back = c.now
 	}
 	c.contacts[i].at = c.now
 	c.contacts[i].boot = max(c.contacts[i].boot, boot)

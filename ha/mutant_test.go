@@ -63,7 +63,7 @@ var mutations = []mutation{
 	{name: "replica not durably outdated, mode fence", rule: ha.MutantDetachAtOnce, mode: ha.ModeFence, want: lost},
 	{name: "any revision counts as known", rule: ha.MutantKnownAnyRevision, want: lost},
 	{name: "outdated ignored by claims", rule: ha.MutantOutdatedClaims, want: lost},
-	{name: "the answer to a question is enough", rule: ha.MutantAskIsEnough, duels: true, want: twice},
+	{name: "the answer to a question is enough", rule: ha.MutantAskIsEnough, duels: true, want: twice + "|" + lost},
 	{name: "a refusal is not final, and no quiet wait", rule: ha.MutantRefusalNotFinal | ha.MutantNoQuiet, mode: ha.ModeWitness, want: twice + "|" + lost},
 	{name: "a record of the same epoch is learned (< for <=)", rule: ha.MutantLearnSameEpoch, want: stuck + "|" + twice + "|" + lost},
 	{name: "bound by an announcement, not by the guard", rule: ha.MutantArmAtOnce, want: twice},

@@ -23,8 +23,8 @@ func (c *Core) promote(e Promote) {
 		refuse(CodeConflict, "the guest already belongs to this node and may run")
 	case !e.ConfirmPeerOff:
 		refuse(CodeUnsafe, "it could run twice unless %s is off: switch it off, then confirm that", c.peer())
-	case c.peer() != "" && c.now-c.peerBeat <= c.window && c.contact(c.peer()).boot != 0:
-		refuse(CodeUnsafe, "%s is alive, heard %s ago", c.peer(), age(c.now, c.peerBeat))
+	case c.peer() != "" && c.hears(c.peer()):
+		refuse(CodeUnsafe, "%s is alive, heard %s ago", c.peer(), age(c.now, c.contact(c.peer()).at))
 	case c.now-c.start <= c.window:
 		refuse(CodeUnsafe, "this node just started; try again in %v", time.Duration(c.window-(c.now-c.start)))
 	case g.rec.Owner == c.self && witness:
@@ -46,6 +46,7 @@ func (c *Core) promote(e Promote) {
 // seize takes the guest on the operator's word alone.
 func (c *Core) seize(g *guest, e Promote) {
 	former := g.rec.Owner
+	heard := age(c.now, c.contact(former).at)
 	arbiter := NodeID("")
 	if c.cluster.Mode == ModeFence {
 		arbiter = FenceVote
@@ -59,7 +60,7 @@ func (c *Core) seize(g *guest, e Promote) {
 	c.explain(g, Promoted, func() string {
 		return fmt.Sprintf("an operator confirmed that %s is off: promoted at epoch %d", former, g.rec.Epoch)
 	})
-	c.reply(e.ID, OK, fmt.Sprintf("promoted at epoch %d", g.rec.Epoch))
+	c.reply(e.ID, OK, fmt.Sprintf("promoted at epoch %d; what %s did after it was last heard, %s ago, is not here", g.rec.Epoch, former, heard))
 }
 
 // unbind lets this node's own guest run on although nobody acknowledges its
@@ -67,7 +68,7 @@ func (c *Core) seize(g *guest, e Promote) {
 func (c *Core) unbind(g *guest, e Promote) {
 	g.hold.sure = true
 	if g.rec.Bound == FenceVote {
-		g.hold.offRev = g.rec.Rev
+		g.hold.offRev, c.shot.off = g.rec.Rev, c.now
 	} else {
 		g.rec.Bound, g.rec.Arbiter = "", ""
 		g.hold.arm, g.hold.armFor, g.hold.armSent = 0, "", false
