@@ -28,6 +28,12 @@ func (l *Lab) inSwitch(f func() error) error {
 	return inNamespace(l.switchNS(), f)
 }
 
+// InNamespace runs f on a thread that is in a network namespace.
+func InNamespace(name string, f func() error) error { return inNamespace(name, f) }
+
+// SwitchNS is the network namespace in which clients of guests are.
+func (l *Lab) SwitchNS() string { return l.switchNS() }
+
 func inNamespace(name string, f func() error) error {
 	done := make(chan error, 1)
 	go func() {
@@ -54,9 +60,12 @@ func inNamespace(name string, f func() error) error {
 }
 
 // Ask asks the guest over HTTP, as a client on the switch.
-func (l *Lab) Ask(ctx context.Context) (proof Proof, err error) {
+func (l *Lab) Ask(ctx context.Context) (Proof, error) { return AskFrom(ctx, l.switchNS(), GuestAddr) }
+
+// AskFrom asks a guest over HTTP, as a client in a network namespace.
+func AskFrom(ctx context.Context, namespace, guest string) (proof Proof, err error) {
 	dial := func(ctx context.Context, network, addr string) (conn net.Conn, err error) {
-		failed := l.inSwitch(func() error {
+		failed := inNamespace(namespace, func() error {
 			d := net.Dialer{Timeout: 300 * time.Millisecond}
 			conn, err = d.DialContext(ctx, network, addr)
 			return nil
@@ -67,7 +76,7 @@ func (l *Lab) Ask(ctx context.Context) (proof Proof, err error) {
 		return conn, err
 	}
 	client := &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}, Timeout: time.Second}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+GuestAddr+"/", nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+guest+"/", nil)
 	if err != nil {
 		return proof, err
 	}

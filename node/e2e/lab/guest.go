@@ -25,12 +25,17 @@ const GuestName = "shop"
 // Rate is how many steps of work the guest does in a second.
 const Rate = 20
 
+// KernelLine is what the test guest's kernel is told: its address, where its
+// records go, how much it works.
+func KernelLine() string {
+	return fmt.Sprintf("console=ttyS0 quiet panic=-1 guest.ip=%s%s guest.record=%s:%d guest.rate=%d guest.dirty=1M",
+		GuestAddr, network, SwitchAddr, recordPort, Rate)
+}
+
 // CreateGuest makes and starts the test guest on a host. More flags are those
 // of `vmctl vm create`.
 func (h *Host) CreateGuest(ctx context.Context, files GuestFiles, flags ...string) (v api.VM, err error) {
-	line := fmt.Sprintf("console=ttyS0 quiet panic=-1 guest.ip=%s%s guest.record=%s:%d guest.rate=%d guest.dirty=1M",
-		GuestAddr, network, SwitchAddr, recordPort, Rate)
-	return h.create(ctx, GuestName, files, line, append(flags, "--nic", "bridge=br0")...)
+	return h.create(ctx, GuestName, files, KernelLine(), append(flags, "--nic", "bridge=br0")...)
 }
 
 // CreateBeside makes and starts another guest on a host: it works, but has no

@@ -60,11 +60,6 @@ func (h *Host) StartAgent(ctx context.Context) error {
 
 // Launch starts the agent, or the witness on w, and does not wait for it.
 func (h *Host) Launch() error {
-	log, err := os.OpenFile(h.LogFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	defer log.Close()
 	args := []string{"netns", "exec", h.ns, h.lab.Binary}
 	if h.Name == "w" {
 		args = append(args, "witness", "run", "--name", "w", "--state-dir", h.dir, "--listen", h.Addr+":7441")
@@ -75,15 +70,25 @@ func (h *Host) Launch() error {
 			args = append(args, "--config", h.config)
 		}
 	}
-	h.agent = exec.Command("ip", args...)
-	h.agent.Stdout, h.agent.Stderr = log, log
-	h.agent.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := h.agent.Start(); err != nil {
+	return h.LaunchInstead(exec.Command("ip", args...))
+}
+
+// LaunchInstead starts something else than our agent. It must enter the host's
+// network namespace by itself, or it does not lose power with the host.
+func (h *Host) LaunchInstead(agent *exec.Cmd) error {
+	log, err := os.OpenFile(h.LogFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	agent.Stdout, agent.Stderr = log, log
+	agent.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := agent.Start(); err != nil {
 		return err
 	}
 	gone := make(chan struct{})
-	h.gone = gone
-	go func(agent *exec.Cmd) { _ = agent.Wait(); close(gone) }(h.agent)
+	h.agent, h.gone = agent, gone
+	go func() { _ = agent.Wait(); close(gone) }()
 	return nil
 }
 
@@ -92,6 +97,9 @@ func (h *Host) Configure(text string) error {
 	h.config = h.dir + ".yaml"
 	return os.WriteFile(h.config, []byte(text), 0o600)
 }
+
+// Namespace is the host's network namespace; it outlives a power cut.
+func (h *Host) Namespace() string { return h.ns }
 
 // Gone is closed when the agent that was started last has ended.
 func (h *Host) Gone() <-chan struct{} { return h.gone }

@@ -110,6 +110,12 @@ sleep 0.2
 for n in s a b w; do ip netns del "$1$n" 2>/dev/null; done
 for n in a/s b/s w; do umount -l "$2/$n" 2>/dev/null; done
 for n in a b; do umount -l "/dev/shm/$1$n" 2>/dev/null; done
+for n in a b; do # hosts that are containers
+  rmdir "/run/systemd/nspawn/propagate/$1$n" 2>/dev/null
+  for c in /sys/fs/cgroup /sys/fs/cgroup/unified /sys/fs/cgroup/systemd; do
+    [ ! -d "$c/$1$n" ] || find "$c/$1$n" -depth -type d -exec rmdir {} \;
+  done
+done
 rm -rf "$2" "/dev/shm/$1a" "/dev/shm/$1b" "/dev/shm/$1w"`
 	l.janitor = exec.Command("setsid", "sh", "-c", script, "janitor", l.ID, l.Dir)
 	l.janitor.Stdin = r

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"vmctl/node/e2e/lab"
+	"vmctl/packaging/testguest"
+)
+
+var (
+	rounds = flag.Int("rounds", 30, "end when there are so many samples of ours")
+	budget = flag.Duration("for", time.Hour, "begin no round after so long; -append goes on later")
+	more   = flag.Bool("append", false, "keep the samples that are there")
+	alone  = flag.Bool("alone", false, "measure ours only")
+)
+
+func main() {
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "bench-failover:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	root, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	binary, err := lab.BuildBinary(ctx, root, filepath.Join(root, "dist"))
+	if err != nil {
+		return err
+	}
+	image, err := testguest.Build(ctx, filepath.Join(root, ".cache", "guest"))
+	if err != nil {
+		return err
+	}
+	files := lab.GuestFiles{Kernel: image.Kernel, Initrd: image.Initrd, Disk: image.DiskBase}
+	raw := filepath.Join(root, "bench", "failover.jsonl")
+	if !*more {
+		if err := os.RemoveAll(raw); err != nil {
+			return err
+		}
+	}
+	err = measure(ctx, binary, files, raw)
+	samples, failed := readSamples(raw)
+	if err = errors.Join(err, failed); err != nil {
+		return err
+	}
+	table := report(samples)
+	fmt.Print(table)
+	return os.WriteFile(filepath.Join(root, "bench", "failover.md"), []byte(table), 0o644)
+}
+
+// measure makes rounds until there are enough samples or the time is over. The
+// contestants take turns, so that a busy minute of the machine hits all.
+func measure(ctx context.Context, binary string, files lab.GuestFiles, raw string) (err error) {
+	began := time.Now()
+	samples, err := readSamples(raw)
+	if err != nil {
+		return err
+	}
+	o, err := newOurs(ctx, binary, files)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, o.close()) }()
+	turns := []func(context.Context) (Sample, error){o.round}
+	for round := count(samples, vmctl); round < *rounds && time.Since(began) < *budget; round++ {
+		for _, turn := range turns {
+			s, err := turn(ctx)
+			if err != nil {
+				return err
+			}
+			s.Run, s.Round = began.UTC().Format(time.RFC3339), round
+			if err := s.append(raw); err != nil {
+				return err
+			}
+			fmt.Printf("round %d: %s, power cut on %s: answers after %.2f s, %.2f s of work lost\n", round, s.Of, s.From, s.Answer, s.Lost)
+		}
+	}
+	return nil
+}
+
+func count(samples []Sample, of string) (n int) {
+	for _, s := range samples {
+		if s.Of == of {
+			n++
+		}
+	}
+	return n
+}

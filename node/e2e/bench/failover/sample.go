@@ -1,0 +1,77 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+)
+
+// Contestants of the bench.
+const (
+	vmctl            = "vmctl"
+	pacemakerDefault = "pacemaker"
+	pacemakerTuned   = "pacemaker tuned"
+)
+
+// Sample is one power cut. Times are seconds since just before the first
+// process was killed.
+type Sample struct {
+	Run   string    `json:"run"` // the invocation that made it
+	Round int       `json:"round"`
+	Time  time.Time `json:"time"`
+	Of    string    `json:"of"`
+	From  string    `json:"from"` // the host that lost power
+	To    string    `json:"to"`
+
+	Answer float64 `json:"answer"` // first answer over UDP to a client outside
+	HTTP   float64 `json:"http"`   // first answer over HTTP, asked after that
+	Record float64 `json:"record"` // first datagram that the guest sends by itself
+	Lost   float64 `json:"lost"`   // seconds of the guest's work that are gone from its memory
+
+	Decided float64 `json:"decided,omitempty"` // ours: this node is the owner, loading begins
+	Running float64 `json:"running,omitempty"` // ours: loaded and running; theirs: QEMU is started
+	Fencing float64 `json:"fencing,omitempty"` // theirs: the survivor asks for the other's power to be cut
+	Fenced  float64 `json:"fenced,omitempty"`  // theirs: it is told that the power is off
+}
+
+// readSamples reads what earlier invocations left; a file that is not there
+// holds none.
+func readSamples(path string) (samples []Sample, err error) {
+	file, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	lines := bufio.NewScanner(file)
+	for lines.Scan() {
+		var s Sample
+		if err := json.Unmarshal(lines.Bytes(), &s); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		samples = append(samples, s)
+	}
+	return samples, lines.Err()
+}
+
+// append adds the sample to a file.
+func (s Sample) append(path string) error {
+	line, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(append(line, '\n'))
+	return errors.Join(err, file.Close())
+}
+
+// since is a time as a sample has it, in milliseconds exactly.
+func since(cut, t time.Time) float64 { return float64(t.Sub(cut).Milliseconds()) / 1000 }
