@@ -88,6 +88,7 @@ bench-guard:
 # FAILOVER="-append -for 8m" does a part of it and keeps the samples.
 FAILOVER ?=
 .PHONY: bench-failover
+bench-failover: PACKAGES += mmdebstrap systemd-container
 bench-failover: deps guest
 	go run ./node/e2e/bench/failover $(FAILOVER)
 

@@ -149,12 +149,20 @@ func (h *Host) PowerCut(ctx context.Context) error {
 		time.Sleep(10 * time.Millisecond)
 	}
 	<-h.gone
-	taps, err := h.Taps(ctx)
-	for _, tap := range taps { // no device outlives a power cut
-		failed = errors.Join(failed, h.inside(ctx, "ip", "link", "del", tap))
-	}
-	failed = errors.Join(failed, err)
+	failed = errors.Join(failed, h.dropTaps(ctx))
 	return errors.Join(failed, h.loseRAM(), os.RemoveAll(filepath.Join(h.dir, "r")))
+}
+
+// dropTaps removes what tap devices there are: none outlives a power cut. Those
+// of a QEMU that has just ended may go by themselves meanwhile.
+func (h *Host) dropTaps(ctx context.Context) error {
+	return Eventually(ctx, 2*time.Second, func() error {
+		taps, err := h.Taps(ctx)
+		for _, tap := range taps {
+			err = errors.Join(err, h.inside(ctx, "ip", "link", "del", tap))
+		}
+		return err
+	})
 }
 
 // pids are all processes in the host's namespace.

@@ -122,7 +122,7 @@ func (c *Caller) After(ctx context.Context, bound time.Duration) (Answer, error)
 	case answer := <-w.found:
 		return answer, nil
 	case <-ctx.Done():
-		return Answer{}, fmt.Errorf("the guest did not answer within %s", bound)
+		return Answer{}, fmt.Errorf("wait %s for the guest's answer: %w", bound, ctx.Err())
 	}
 }
 

@@ -18,6 +18,8 @@ type silence struct {
 	web    time.Time     // when HTTP was answered
 	last   lab.Proof     // what the guest sent last before the cut
 	stint  lab.Stint     // its first datagram after
+
+	ran, waited time.Duration // of its vCPUs on the new host
 }
 
 // cutPower cuts the power of the host that runs the guest, a moment from now,
@@ -42,6 +44,7 @@ func cutPower(ctx context.Context, l *lab.Lab, uuid string, calls *caller.Caller
 	if s.answer, err = calls.After(ctx, patience); err != nil {
 		return s, err
 	}
+	s.ran, s.waited = vcpu(to.QEMU(ctx, uuid))
 	if _, err := l.WaitAnswer(ctx, patience); err != nil {
 		return s, err
 	}
@@ -52,5 +55,6 @@ func cutPower(ctx context.Context, l *lab.Lab, uuid string, calls *caller.Caller
 
 // sample is what all contestants have.
 func (s silence) sample(who string, from, to *lab.Host) Sample {
-	return Sample{Of: who, Time: s.cut, From: from.Name, To: to.Name, Answer: since(s.cut, s.answer.At), HTTP: since(s.cut, s.web), Record: since(s.cut, s.stint.First)}
+	return Sample{Of: who, Time: s.cut, From: from.Name, To: to.Name, Answer: since(s.cut, s.answer.At), HTTP: since(s.cut, s.web),
+		Record: since(s.cut, s.stint.First), Ran: seconds(s.ran), Waited: seconds(s.waited)}
 }

@@ -11,12 +11,13 @@ import (
 	"syscall"
 	"time"
 
+	"vmctl/node/e2e/bench/pacemaker"
 	"vmctl/node/e2e/lab"
 	"vmctl/packaging/testguest"
 )
 
 var (
-	rounds = flag.Int("rounds", 30, "end when there are so many samples of ours")
+	rounds = flag.Int("rounds", 20, "make so many rounds; a round is two power cuts of ours and one of theirs")
 	budget = flag.Duration("for", time.Hour, "begin no round after so long; -append goes on later")
 	more   = flag.Bool("append", false, "keep the samples that are there")
 	alone  = flag.Bool("alone", false, "measure ours only")
@@ -46,25 +47,34 @@ func run(ctx context.Context) error {
 		return err
 	}
 	files := lab.GuestFiles{Kernel: image.Kernel, Initrd: image.Initrd, Disk: image.DiskBase}
+	var tree, versions string
+	if !*alone {
+		if tree, err = pacemaker.Tree(ctx, filepath.Join(root, ".cache", "pacemaker")); err != nil {
+			return err
+		}
+		if versions, err = pacemaker.Versions(ctx, tree); err != nil {
+			return err
+		}
+	}
 	raw := filepath.Join(root, "bench", "failover.jsonl")
 	if !*more {
 		if err := os.RemoveAll(raw); err != nil {
 			return err
 		}
 	}
-	err = measure(ctx, binary, files, raw)
+	err = measure(ctx, binary, tree, files, raw)
 	samples, failed := readSamples(raw)
 	if err = errors.Join(err, failed); err != nil {
 		return err
 	}
-	table := report(samples)
+	table := report(samples, versions)
 	fmt.Print(table)
 	return os.WriteFile(filepath.Join(root, "bench", "failover.md"), []byte(table), 0o644)
 }
 
 // measure makes rounds until there are enough samples or the time is over. The
 // contestants take turns, so that a busy minute of the machine hits all.
-func measure(ctx context.Context, binary string, files lab.GuestFiles, raw string) (err error) {
+func measure(ctx context.Context, binary, tree string, files lab.GuestFiles, raw string) (err error) {
 	began := time.Now()
 	samples, err := readSamples(raw)
 	if err != nil {
@@ -75,8 +85,20 @@ func measure(ctx context.Context, binary string, files lab.GuestFiles, raw strin
 		return err
 	}
 	defer func() { err = errors.Join(err, o.close()) }()
-	turns := []func(context.Context) (Sample, error){o.round}
-	for round := count(samples, vmctl); round < *rounds && time.Since(began) < *budget; round++ {
+	turns := []func(context.Context) (Sample, error){o.round, o.round}
+	if !*alone {
+		t, err := newTheirs(ctx, tree, files, count(samples, pacemakerDefault) > count(samples, pacemakerTuned))
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, t.close()) }()
+		turns = append(turns, t.round)
+	}
+	round := 0
+	if n := len(samples); n > 0 {
+		round = samples[n-1].Round + 1
+	}
+	for ; round < *rounds && time.Since(began) < *budget; round++ {
 		for _, turn := range turns {
 			s, err := turn(ctx)
 			if err != nil {

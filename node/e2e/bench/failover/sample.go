@@ -31,6 +31,9 @@ type Sample struct {
 	Record float64 `json:"record"` // first datagram that the guest sends by itself
 	Lost   float64 `json:"lost"`   // seconds of the guest's work that are gone from its memory
 
+	Ran    float64 `json:"ran"`    // time that the guest's vCPUs on the new host ran until it answered
+	Waited float64 `json:"waited"` // time that they were ready and waited for a processor of this machine
+
 	Decided float64 `json:"decided,omitempty"` // ours: this node is the owner, loading begins
 	Running float64 `json:"running,omitempty"` // ours: loaded and running; theirs: QEMU is started
 	Fencing float64 `json:"fencing,omitempty"` // theirs: the survivor asks for the other's power to be cut
@@ -73,5 +76,8 @@ func (s Sample) append(path string) error {
 	return errors.Join(err, file.Close())
 }
 
-// since is a time as a sample has it, in milliseconds exactly.
-func since(cut, t time.Time) float64 { return float64(t.Sub(cut).Milliseconds()) / 1000 }
+// since is a time as a sample has it.
+func since(cut, t time.Time) float64 { return seconds(t.Sub(cut)) }
+
+// seconds are exact to a millisecond.
+func seconds(d time.Duration) float64 { return float64(d.Milliseconds()) / 1000 }
