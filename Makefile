@@ -10,7 +10,7 @@ FUZZTIME ?= 10s
 PACKAGES := qemu-system-x86 qemu-utils seabios busybox-static iproute2 nftables e2fsprogs kmod gcc libc6-dev rpm fence-agents
 
 # Tests with hosts, networks and real guests: run without the race detector.
-E2E := ./node/e2e ./node/e2e/lab
+E2E := ./node/e2e ./node/e2e/lab ./node/e2e/bench/failover
 CHAOSTEST := ./node/e2e/chaos
 
 .PHONY: all
@@ -42,7 +42,7 @@ test: unit sim e2e
 
 .PHONY: unit
 unit: deps
-	CGO_ENABLED=1 go test -race -timeout 20m $$(go list ./... | grep -v '^vmctl/node/e2e\(/chaos\)\?$$')
+	CGO_ENABLED=1 go test -race -timeout 20m $$(go list ./... | grep -v '^vmctl/node/e2e')
 
 # Who may run a guest: 10^4 schedules of at least twenty faults each, and the
 # mutants that they must catch.

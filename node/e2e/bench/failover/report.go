@@ -35,7 +35,12 @@ func report(samples []Sample, peer string) string {
 		fmt.Fprintf(&page, "| %s | %d | %.2f | %.2f | %.2f | %.1fx | %.2f | %.2f | %s |\n", who, len(list), quantile(all, 0.5), quantile(all, 0.99), quantile(all, 1),
 			quantile(all, 0.5)/base, median(list, func(s Sample) float64 { return s.HTTP }), median(list, func(s Sample) float64 { return s.Record }), lost)
 	}
-	page.WriteString("\nSeconds. p99 is the nearest rank: of a hundred samples or fewer that is the largest.\n")
+	runs := map[string]bool{}
+	for _, s := range samples {
+		runs[s.Run] = true
+	}
+	fmt.Fprintf(&page, "\nSeconds; %d power cuts in %d invocations. p99 is the nearest rank: of a hundred samples or fewer that is the largest.\n"+
+		"Other work on the machine makes all of them slower: below, the lines of the vCPU that waits say by how much.\n", len(samples), len(runs))
 	page.WriteString(phases(samples))
 	return page.String()
 }
@@ -90,8 +95,8 @@ var pacemakers = []phase{
 
 // busy says what a machine with more processors would have saved.
 var busy = []phase{
-	{"of all that: the new vCPU executed", zero, func(s Sample) float64 { return s.Ran }},
-	{"of all that: the new vCPU was ready and waited for one of the machine's processors", zero, func(s Sample) float64 { return s.Waited }},
+	{"in all that time the new vCPU executed", zero, func(s Sample) float64 { return s.Ran }},
+	{"in all that time the new vCPU waited, ready, for a processor of the machine", zero, func(s Sample) float64 { return s.Waited }},
 }
 
 // phases says where the time goes.
