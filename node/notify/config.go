@@ -26,6 +26,10 @@ type Target struct {
 
 	Syslog bool `yaml:"syslog"`
 
+	// Least is the severity below which plain events are not told: info (the
+	// default: everything), warning or alarm. Both ends of alarms always are.
+	Least string `yaml:"least"`
+
 	Timeout time.Duration `yaml:"timeout"` // of one delivery; 0: DefaultTimeout
 }
 
@@ -75,6 +79,9 @@ func (t Target) check() error {
 	}
 	if t.Timeout < 0 || t.Timeout > MaxTimeout {
 		return fmt.Errorf("timeout %v: use up to %v", t.Timeout, MaxTimeout)
+	}
+	if t.Least != "" && t.Least != Info && t.Least != Warning && t.Least != Alarm {
+		return fmt.Errorf("least %q: it is info, warning or alarm", t.Least)
 	}
 	if t.Webhook == "" && (t.SecretFile != "" || t.CAFile != "") {
 		return errors.New("secret_file and ca_file belong to a webhook")

@@ -41,6 +41,10 @@ func (n *Notifier) deliver(ctx context.Context, t *target) {
 		}
 		n.mu.Lock()
 		t.queue.done(d, err != nil)
+		t.failing, t.reason = time.Time{}, err
+		if err == nil {
+			t.told++
+		}
 		n.mu.Unlock()
 	}
 }
@@ -65,8 +69,10 @@ func (n *Notifier) insist(ctx context.Context, t *target, d Delivery) error {
 		}
 		if failing.IsZero() {
 			failing = time.Now()
+			n.fails(t, failing, err)
 			n.log.Warn("cannot deliver notifications; they wait", "target", t.name(), "error", err)
 		} else {
+			n.fails(t, failing, err)
 			n.log.Debug("cannot deliver notifications", "target", t.name(), "error", err)
 		}
 		// Not all nodes at once when a target comes back.

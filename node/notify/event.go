@@ -23,6 +23,17 @@ const (
 	Alarm   = "alarm"
 )
 
+// rank orders severities; what is unknown is told to everybody.
+func rank(severity string) int {
+	switch severity {
+	case Info, "":
+		return 0
+	case Warning:
+		return 1
+	}
+	return 2
+}
+
 // Event is something that happened. Time is now if it is zero.
 type Event struct {
 	Kind     string

@@ -43,6 +43,18 @@ func (h *hook) name() string { return "exec " + h.path }
 // send runs the program. It fails only when the program could not be started:
 // one that ran has been told, and may have done half of its work.
 func (h *hook) send(ctx context.Context, d Delivery) error {
+	err := h.test(ctx, d)
+	if errors.Is(err, errProgram) {
+		return nil
+	}
+	return err
+}
+
+// errProgram: the program ran and failed.
+var errProgram = errors.New("the program failed")
+
+// test runs the program and says how it ended, too.
+func (h *hook) test(ctx context.Context, d Delivery) error {
 	body, err := json.Marshal(d)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errRefused, err)
@@ -67,8 +79,10 @@ func (h *hook) send(ctx context.Context, d Delivery) error {
 		return ctx.Err()
 	case bounded.Err() != nil && err != nil:
 		log.Warn("a notification program did not end in time and was killed", "timeout", h.timeout)
+		return fmt.Errorf("%w: it did not end within %v and was killed", errProgram, h.timeout)
 	case err != nil && !errors.Is(err, exec.ErrWaitDelay):
 		log.Warn("a notification program failed", "error", err)
+		return fmt.Errorf("%w: %w: %s", errProgram, err, output)
 	default:
 		log.Debug("a notification program ran")
 	}

@@ -34,8 +34,14 @@ type Notifier struct {
 
 type target struct {
 	sender
-	queue queue
+	least int           // rank of the severity of the events it gets
 	wake  chan struct{} // capacity 1
+
+	// Guarded by the notifier's lock.
+	queue   queue
+	told    int       // delivered
+	failing time.Time // since when it takes nothing; zero: it works
+	reason  error
 }
 
 // New makes a notifier and checks what c names: programs, secrets, authorities.
@@ -44,8 +50,9 @@ func New(c Config, log *slog.Logger) (*Notifier, error) {
 	if err := c.Check(); err != nil {
 		return nil, err
 	}
-	senders := make([]sender, len(c))
+	senders, least := make([]sender, len(c)), make([]int, len(c))
 	for i, t := range c {
+		least[i] = rank(t.Least)
 		var err error
 		switch {
 		case t.Webhook != "":
@@ -59,7 +66,11 @@ func New(c Config, log *slog.Logger) (*Notifier, error) {
 			return nil, fmt.Errorf("notify: target %d: %w", i+1, err)
 		}
 	}
-	return newNotifier(senders, log), nil
+	n := newNotifier(senders, log)
+	for i := range n.targets {
+		n.targets[i].least = least[i]
+	}
+	return n, nil
 }
 
 func newNotifier(senders []sender, log *slog.Logger) *Notifier {
@@ -93,6 +104,9 @@ func (n *Notifier) enqueue(e Event, repeated int) {
 	n.number++
 	d := newDelivery(fmt.Sprintf("%s-%d", n.run, n.number), e, repeated)
 	for _, t := range n.targets {
+		if d.State == Plain && rank(d.Severity) < t.least {
+			continue
+		}
 		t.queue.add(d)
 		poke(t.wake)
 	}

@@ -10,6 +10,7 @@ type queue struct {
 	items   []Delivery
 	busy    bool // the first is being delivered
 	dropped int  // lost, and not yet told
+	lost    int  // ever
 }
 
 func (q *queue) add(d Delivery) {
@@ -56,6 +57,7 @@ func (q *queue) dropOne() bool {
 func (q *queue) drop(i int) {
 	q.items = append(q.items[:i], q.items[i+1:]...)
 	q.dropped++
+	q.lost++
 }
 
 // take is the oldest delivery; it stays in the queue until done.
@@ -74,6 +76,7 @@ func (q *queue) done(d Delivery, refused bool) {
 	q.items, q.busy = q.items[1:], false
 	if refused {
 		q.dropped++
+		q.lost++
 	} else {
 		q.dropped -= d.Dropped
 	}
