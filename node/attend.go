@@ -20,6 +20,7 @@ func (g *guest) attend(ctx context.Context, m *machine) {
 	began := time.Now()
 	g.locked(func() { g.machine, g.plan, g.status.failure = m, nil, "" })
 	g.found()
+	g.n.alarms.set("guest-failed", g.name(), false, "")
 	run, cancel := context.WithCancel(ctx)
 	var parts sync.WaitGroup
 	parts.Go(func() { g.keepProtected(run, m) })

@@ -12,9 +12,9 @@ import (
 // This file says what a node would have to hold if it were the only one left,
 // and refuses what the pair could not carry then.
 
-// tellPeer is what this node says of itself to the peer.
-func (n *Node) tellPeer() nodeInfo {
-	info := nodeInfo{CPUs: n.host.CPUs, Memory: int64(n.host.Memory), Maintenance: n.maintenance.Load(), Running: []string{}}
+// describeSelf is what this node says of itself to the peer.
+func (n *Node) describeSelf() nodeInfo {
+	info := nodeInfo{CPUs: n.host.CPUs, Memory: int64(n.host.Memory), Maintenance: n.self.maintenance() || n.down(), Running: []string{}}
 	info.Alarm, _ = n.alarms.standing()
 	for _, g := range n.guests.list() {
 		if g.running() {

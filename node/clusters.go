@@ -61,6 +61,11 @@ func (n *Node) serveJoin(ctx context.Context, conn *wire.Conn, _ wire.Hello) {
 // newer, with a witness in it, comes with the first heartbeat.
 func (n *Node) pair(ctx context.Context) error {
 	record, _ := n.members.current()
+	if other, ok := n.members.peer(); ok { // what an earlier node of that name said is over
+		if err := n.neighbour.forget(other.Name); err != nil {
+			return err
+		}
+	}
 	var nodes [2]ha.NodeID
 	for i, member := range record.Members {
 		nodes[i] = ha.NodeID(member.Name)
@@ -108,6 +113,11 @@ func (n *Node) Leave(ctx context.Context) error {
 	if err := n.members.leave(); err != nil {
 		return err
 	}
+	if other, ok := record.peerOf(n.config.Name); ok {
+		if err := n.neighbour.forget(other.Name); err != nil {
+			return err
+		}
+	}
 	n.journal.record(warning, "cluster-left", "", "left cluster "+record.Identity.ClusterName)
 	return nil
 }
@@ -127,6 +137,7 @@ func (n *Node) Cluster(ctx context.Context) (api.Cluster, error) {
 		member := api.Member{Name: m.Name, Addr: m.Addr, Reachable: true}
 		if m.Name != n.config.Name {
 			member.Reachable, member.SeenAgo = contactOf(core, core.PeerHeard)
+			member.State = n.neighbour.word()
 		}
 		has, _ := n.capacityOf(m.Name)
 		need, fits := n.fit(m.Name)

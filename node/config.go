@@ -12,11 +12,14 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
 	"vmctl/node/api"
 	"vmctl/node/fence"
+	"vmctl/node/notify"
+	"vmctl/node/systemd"
 	"vmctl/vm"
 )
 
@@ -36,8 +39,15 @@ type Config struct {
 	// that the host has.
 	GuestMemory string `yaml:"guest-memory"`
 
+	Notify notify.Config `yaml:"notify"` // who hears of events and alarms
+
+	// ShutdownTimeout bounds how long guests are handed over or stopped when the
+	// node is shut down; 0: two minutes.
+	ShutdownTimeout time.Duration `yaml:"shutdown-timeout"`
+
 	Version string       `yaml:"-"`
 	Log     *slog.Logger `yaml:"-"`
+	Host    HostPower    `yaml:"-"` // nil: this host's systemd, if it has one
 }
 
 var nodeName = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`)
@@ -86,11 +96,20 @@ func (c *Config) check() error {
 	if c.Watchdog != "" && !filepath.IsAbs(c.Watchdog) {
 		return api.Errorf(api.Usage, "--watchdog %q: give the device's path, such as /dev/watchdog", c.Watchdog)
 	}
+	if err := c.Notify.Check(); err != nil {
+		return api.Errorf(api.Usage, "%v", err)
+	}
 	if c.RAMDir == "" {
 		c.RAMDir = filepath.Join("/dev/shm", "vmctl-"+c.Name)
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Host == nil {
+		c.Host = systemd.New(c.Log)
+	}
+	if c.ShutdownTimeout < 0 || c.ShutdownTimeout > time.Hour {
+		return api.Errorf(api.Usage, "shutdown-timeout %v: use up to an hour", c.ShutdownTimeout)
 	}
 	for flag, dir := range map[string]*string{"state-dir": &c.StateDir, "runtime-dir": &c.RuntimeDir, "ram-dir": &c.RAMDir} {
 		absolute, err := filepath.Abs(*dir)

@@ -23,7 +23,8 @@ const exchangeEvery = 15 * time.Second
 type knowledge struct {
 	Guests    map[string]guestRecord `msgpack:"guests"`
 	Witnesses []witnessInfo          `msgpack:"witnesses"`
-	Node      nodeInfo               `msgpack:"node"`
+	Node      nodeInfo               `msgpack:"node"`  // empty from an earlier version
+	State     nodeState              `msgpack:"state"` // of the one who tells; empty from an earlier version
 }
 
 // nodeInfo is what a node says of itself. Older agents say nothing: then Memory
@@ -42,6 +43,8 @@ type exchange struct {
 	members *membership
 	changed func(id string, record guestRecord)
 	self    func() nodeInfo
+	tell    func() nodeState // of this node
+	heard   func(nodeState)  // of the peer
 	log     *slog.Logger
 	kick    chan struct{} // capacity 1: compare soon
 
@@ -128,7 +131,7 @@ func (x *exchange) serve(_ context.Context, conn *wire.Conn, _ wire.Hello) {
 
 func (x *exchange) collect() (knowledge, error) {
 	record, _ := x.members.current()
-	k := knowledge{Guests: map[string]guestRecord{}, Witnesses: record.Witnesses, Node: x.self()}
+	k := knowledge{Guests: map[string]guestRecord{}, Witnesses: record.Witnesses, Node: x.self(), State: x.tell()}
 	err := x.db.View(func(tx *store.Tx) error {
 		for row, err := range guestTable.Prefix(tx, "") {
 			if err != nil {
@@ -145,6 +148,9 @@ func (x *exchange) collect() (knowledge, error) {
 func (x *exchange) learn(theirs knowledge) error {
 	if err := x.members.addWitnesses(theirs.Witnesses); err != nil {
 		return err
+	}
+	if other, ok := x.members.peer(); ok && other.Name == theirs.State.Node {
+		x.heard(theirs.State)
 	}
 	news := map[string]guestRecord{}
 	err := x.db.Update(func(tx *store.Tx) error {

@@ -59,6 +59,13 @@ func (gs *guests) run(ctx context.Context) {
 	gs.tasks.Wait()
 }
 
+// ending says whether the agent is about to end.
+func (gs *guests) ending() bool {
+	gs.mu.Lock()
+	defer gs.mu.Unlock()
+	return gs.ctx != nil && gs.ctx.Err() != nil
+}
+
 // settle waits until every guest knows what an earlier agent left running, for
 // bound at most: a frozen guest is adopted only with its next lease.
 func (gs *guests) settle(ctx context.Context, bound time.Duration) {

@@ -7,48 +7,11 @@ import (
 	"time"
 
 	"vmctl/ha"
-	"vmctl/node/api"
-	"vmctl/store"
 	"vmctl/vm"
 )
 
 // handBound bounds how long a guest may take to be handed over.
 const handBound = time.Minute
-
-// Maintenance implements api.Hosts. On: this node gives its protected guests to
-// the peer and takes no new ones. What cannot be moved stays and is reported.
-func (n *Node) Maintenance(ctx context.Context, on bool) (api.Maintenance, error) {
-	n.creating.Lock()
-	defer n.creating.Unlock()
-	err := n.db.Update(func(tx *store.Tx) error {
-		self := n.self
-		self.Maintenance = on
-		_, err := nodeTable.Put(tx, only, self)
-		return err
-	})
-	if err != nil {
-		return api.Maintenance{}, err
-	}
-	n.maintenance.Store(on)
-	n.exchange.soon()
-	report := api.Maintenance{Node: n.config.Name, On: on, Moved: []string{}, Stay: []api.Stay{}}
-	if !on {
-		n.journal.record(info, "maintenance-off", "", "this node takes guests again")
-		return report, nil
-	}
-	n.journal.record(warning, "maintenance-on", "", "this node gives its guests away")
-	for _, g := range n.guests.list() {
-		if !g.isOwner() || !g.running() {
-			continue
-		}
-		if err := n.handOver(ctx, g); err != nil {
-			report.Stay = append(report.Stay, api.Stay{VM: g.name(), Reason: err.Error()})
-			continue
-		}
-		report.Moved = append(report.Moved, g.name())
-	}
-	return report, nil
-}
 
 // handOver gives a running guest to the peer, with its memory where it has
 // checkpoints, by a clean shutdown and a boot there where it has not.
@@ -62,17 +25,15 @@ func (n *Node) handOver(ctx context.Context, g *guest) error {
 	synced := g.status.phase == "synced"
 	g.mu.Unlock()
 	switch {
-	case m == nil:
-		return errors.New("it does not run")
 	case level == vm.ProtectNone:
 		return errors.New("it is not protected: the peer has nothing of it")
+	case m == nil:
+		return errors.New("it does not run")
 	case !synced:
 		return errors.New("its replica is not complete")
 	}
 	began := time.Now()
-	give := func(ctx context.Context) error {
-		return n.decider.request(ctx, func(id uint64) ha.Event { return ha.Handover{ID: id, Guest: ha.GuestID(g.id)} })
-	}
+	give := func(ctx context.Context) error { return n.give(ctx, g) }
 	var err error
 	if level == vm.ProtectResume {
 		err = n.handOverLive(ctx, g, m, give)
@@ -85,6 +46,26 @@ func (n *Node) handOver(ctx context.Context, g *guest) error {
 	n.journal.record(info, "guest-handed-over", g.name(), fmt.Sprintf("%s was handed over to %s in %d ms", g.name(), g.ownerName(), time.Since(began).Milliseconds()))
 	return nil
 }
+
+// give makes the peer the owner of a guest that stands still and of which the
+// peer has everything.
+func (n *Node) give(ctx context.Context, g *guest) error {
+	return n.decider.request(ctx, func(id uint64) ha.Event { return ha.Handover{ID: id, Guest: ha.GuestID(g.id)} })
+}
+
+// askPeer says whether the peer takes guests now, by its own word: that it went
+// into maintenance may not have been heard yet.
+func (n *Node) askPeer(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, askBound)
+	defer cancel()
+	if err := n.exchange.now(ctx); err != nil {
+		return fmt.Errorf("the peer does not answer: %w", err)
+	}
+	return n.neighbour.refusal()
+}
+
+// askBound bounds a question to the peer.
+const askBound = 3 * time.Second
 
 func (n *Node) handOverLive(ctx context.Context, g *guest, m *machine, give func(context.Context) error) error {
 	g.mu.Lock()

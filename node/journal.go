@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"vmctl/node/api"
+	"vmctl/node/notify"
 	"vmctl/store"
 )
 
@@ -31,24 +32,35 @@ type eventRecord struct {
 	Detail   map[string]string `msgpack:"detail"`
 }
 
+// entry is an event on its way into the log. One that begins or ends an alarm
+// has the alarm's own kind and state.
+type entry struct {
+	event eventRecord
+	kind  string
+	state notify.State
+	alarm alarmRecord
+}
+
 // journal is the event log. Recording never waits for the disk: a writer of
-// its own stores what has been recorded, in order.
+// its own stores what has been recorded, in order. Every event goes to tell,
+// too, which must not wait either.
 type journal struct {
 	db   *store.DB
 	node string
 	log  *slog.Logger
+	tell func(notify.Event)
 
 	flushing sync.Mutex // held while a batch is stored: batches keep their order
 
 	mu       sync.Mutex
-	pending  []eventRecord
+	pending  []entry
 	recorded map[string]time.Time // when a kind of seldom was last stored
 	wake     chan struct{}        // capacity 1
 	stored   chan struct{}        // closed and replaced when something was stored
 }
 
-func newJournal(db *store.DB, node string, log *slog.Logger) *journal {
-	return &journal{db: db, node: node, log: log, recorded: map[string]time.Time{}, wake: make(chan struct{}, 1), stored: make(chan struct{})}
+func newJournal(db *store.DB, node string, log *slog.Logger, tell func(notify.Event)) *journal {
+	return &journal{db: db, node: node, log: log, tell: tell, recorded: map[string]time.Time{}, wake: make(chan struct{}, 1), stored: make(chan struct{})}
 }
 
 // record notes an event; detail is pairs of key and value.
@@ -61,11 +73,19 @@ func (j *journal) record(severity, kind, guest, message string, detail ...string
 		}
 		event.Detail[detail[i]] = detail[i+1]
 	}
-	level := map[string]slog.Level{info: slog.LevelInfo, warning: slog.LevelWarn, alarm: slog.LevelError}[severity]
-	j.log.Log(context.Background(), level, message, "event", kind, "vm", guest)
+	j.add(entry{event: event, kind: kind})
+}
+
+func (j *journal) add(e entry) {
+	event := e.event
+	level := map[string]slog.Level{info: slog.LevelInfo, warning: slog.LevelWarn, alarm: slog.LevelError}[event.Severity]
+	j.log.Log(context.Background(), level, event.Message, "event", event.Kind, "vm", event.Guest)
 	j.mu.Lock()
-	j.pending = append(j.pending, event)
+	j.pending = append(j.pending, e)
 	j.mu.Unlock()
+	j.tell(notify.Event{
+		Kind: e.kind, Severity: event.Severity, VM: event.Guest, Node: j.node, Message: event.Message, Time: event.Time, State: e.state,
+	})
 	select {
 	case j.wake <- struct{}{}:
 	default:
@@ -120,10 +140,15 @@ func (j *journal) flush() {
 		return
 	}
 	err := j.db.Update(func(tx *store.Tx) error {
-		for _, event := range batch {
-			seq, err := eventLog.Append(tx, event)
+		for _, e := range batch {
+			seq, err := eventLog.Append(tx, e.event)
 			if err != nil {
 				return err
+			}
+			if e.state != notify.Plain {
+				if err := e.alarm.store(tx, e.state); err != nil {
+					return err
+				}
 			}
 			if seq%1000 == 0 {
 				if _, err := eventLog.Trim(tx, keepEvents); err != nil {

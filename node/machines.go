@@ -18,9 +18,8 @@ import (
 
 // Create implements api.Machines.
 func (n *Node) Create(ctx context.Context, spec vm.Spec, force bool) (api.VM, error) {
-	if n.maintenance.Load() {
-		return api.VM{}, api.Errorf(api.Conflict, "create %s: this node is in maintenance", spec.Name).
-			WithHint("`vmctl node maintenance off` ends it.")
+	if err := n.refusesGuests("create", spec.Name); err != nil {
+		return api.VM{}, err
 	}
 	spec = spec.Defaults(n.host)
 	if spec.Recovery.Home == "" {
@@ -31,6 +30,9 @@ func (n *Node) Create(ctx context.Context, spec vm.Spec, force bool) (api.VM, er
 	}
 	n.creating.Lock()
 	defer n.creating.Unlock()
+	if err := n.refusesGuests("create", spec.Name); err != nil { // it may have changed meanwhile
+		return api.VM{}, err
+	}
 	if n.peerHeard() {
 		// The peer may know a guest of this name that we do not know yet.
 		if err := n.exchange.now(ctx); err != nil {
@@ -270,6 +272,7 @@ func (g *guest) clean(context.Context) {
 	g.closeStandby()
 	g.n.guests.drop(g.id)
 	g.n.recoverer.tell(recovery.Gone{ID: ha.GuestID(g.id)})
+	g.n.alarms.forget(g.name())
 	if err := g.removeFiles(); err != nil {
 		g.n.journal.record(warning, "guest-files", g.name(), "files of a removed guest stay: "+err.Error())
 	}

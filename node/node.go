@@ -10,12 +10,12 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"vmctl/ha"
 	"vmctl/node/api"
 	"vmctl/node/lease"
+	"vmctl/node/notify"
 	"vmctl/node/peer"
 	"vmctl/node/wire"
 	"vmctl/store"
@@ -31,23 +31,27 @@ type Node struct {
 	qemu        string // version, for people
 	accelReason string // why the accelerator is what it is; empty: the user chose it
 	started     time.Time
-	self        nodeRecord
+	self        *self
 	exe         string // this program, to run guards of
 
-	db          *store.DB
-	journal     *journal
-	alarms      *alarms
-	members     *membership
-	exchange    *exchange
-	decider     *decider
-	links       *lease.Links
-	guests      *guests
-	keeping     *keeping
-	recoverer   *recoverer
-	tasks       sync.WaitGroup
-	launcher    guard.Launcher
-	creating    sync.Mutex // one guest is made at a time
-	maintenance atomic.Bool
+	db        *store.DB
+	notifier  *notify.Notifier
+	journal   *journal
+	alarms    *alarms
+	neighbour *neighbour
+	members   *membership
+	exchange  *exchange
+	decider   *decider
+	links     *lease.Links
+	guests    *guests
+	keeping   *keeping
+	recoverer *recoverer
+	tasks     sync.WaitGroup
+	launcher  guard.Launcher
+	creating  sync.Mutex // one guest is made at a time
+	leaving   sync.Mutex // held while this node is emptied
+	endOnce   sync.Once
+	left      chan struct{} // closed when the agent shall end because the node was shut down
 }
 
 // Run is the agent, from start to stop. ready is called once it serves. Guests
@@ -67,7 +71,7 @@ func Run(ctx context.Context, config Config, ready func(*Node)) (err error) {
 		return fmt.Errorf("start the agent: %w", err)
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	n := &Node{config: config, log: config.Log, db: db, started: time.Now()}
+	n := &Node{config: config, log: config.Log, db: db, started: time.Now(), left: make(chan struct{})}
 	if err := n.load(ctx); err != nil {
 		return err
 	}
@@ -82,53 +86,44 @@ func (n *Node) load(ctx context.Context) (err error) {
 	if n.self, err = countStart(n.db, n.config.Name); err != nil {
 		return err
 	}
-	n.maintenance.Store(n.self.Maintenance)
+	if n.notifier, err = notify.New(n.config.Notify, n.log); err != nil {
+		return api.Errorf(api.Usage, "start the agent: %v", err).WithHint("See `notify` in the config file.")
+	}
 	if err := n.findHost(ctx); err != nil {
 		return err
 	}
-	n.journal = newJournal(n.db, n.config.Name, n.log)
+	n.journal = newJournal(n.db, n.config.Name, n.log, n.notifier.Notify)
 	n.alarms = newAlarms(n.journal)
+	if err := n.alarms.load(n.db); err != nil {
+		return err
+	}
+	n.neighbour = &neighbour{db: n.db, alarms: n.alarms, journal: n.journal, log: n.log}
 	n.members = &membership{db: n.db, self: n.config.Name, addr: n.config.Advertise}
 	if err := n.members.load(); err != nil {
 		return err
+	}
+	if other, ok := n.members.peer(); ok {
+		if err := n.neighbour.load(other.Name); err != nil {
+			return err
+		}
 	}
 	n.decider = newDecider()
 	n.recoverer = newRecoverer(n)
 	n.guests = newGuests(n)
 	n.keeping = newKeeping(n)
-	n.exchange = &exchange{db: n.db, members: n.members, changed: n.guests.changed, self: n.tellPeer, log: n.log, kick: make(chan struct{}, 1), settled: map[string]time.Time{}}
+	n.exchange = &exchange{
+		db: n.db, members: n.members, changed: n.guests.changed, self: n.describeSelf, tell: n.state, heard: n.neighbour.heard,
+		log: n.log, kick: make(chan struct{}, 1), settled: map[string]time.Time{},
+	}
 	if err := n.guests.load(); err != nil {
 		return err
 	}
 	return n.loadCore()
 }
 
-// countStart counts this start of the agent durably: the lease protocol tells
-// incarnations apart by it.
-func countStart(db *store.DB, name string) (nodeRecord, error) {
-	var self nodeRecord
-	err := db.Update(func(tx *store.Tx) error {
-		row, err := nodeTable.Get(tx, only)
-		switch {
-		case errors.Is(err, store.ErrNotFound):
-			row.Value.Name = name
-		case err != nil:
-			return err
-		case row.Value.Name != name:
-			return api.Errorf(api.Conflict, "start the agent as %s: this state directory is node %s's", name, row.Value.Name).
-				WithHint("Use --name %s, or another --state-dir.", row.Value.Name)
-		}
-		self = row.Value
-		self.Boot++
-		_, err = nodeTable.Put(tx, only, self)
-		return err
-	})
-	return self, err
-}
-
 // loadCore makes the lease core of what was persisted.
 func (n *Node) loadCore() error {
-	setup := ha.Setup{Self: ha.NodeID(n.config.Name), Boot: n.self.Boot, Timing: ha.DefaultTiming(), Start: ha.Time(guard.Now())}
+	setup := ha.Setup{Self: ha.NodeID(n.config.Name), Boot: n.self.current().Boot, Timing: ha.DefaultTiming(), Start: ha.Time(guard.Now())}
 	err := n.db.View(func(tx *store.Tx) error {
 		shared, err := sharedTable.Get(tx, only)
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
@@ -160,7 +155,8 @@ func (n *Node) loadCore() error {
 	return nil
 }
 
-// serve runs everything until ctx ends, then ends it in reverse.
+// serve runs everything until ctx ends, then ends it in reverse. If the host is
+// going down, the guests are given away or stopped before that.
 func (n *Node) serve(ctx context.Context, ready func(*Node)) (err error) {
 	api, err := n.listenAPI()
 	if err != nil {
@@ -175,12 +171,47 @@ func (n *Node) serve(ctx context.Context, ready func(*Node)) (err error) {
 		defer peers.Close()
 	}
 
-	// The journal outlives everything that records events.
-	journal := start(context.WithoutCancel(ctx), n.journal.run)
-	defer journal()
+	// Notifications and the journal outlive everything that records events.
+	asked, ctx := ctx, context.WithoutCancel(ctx)
+	defer start(ctx, n.notifier.Run)()
+	defer n.lastWords()
+	defer start(ctx, n.journal.run)()
 	ctx, cancel := context.WithCancel(ctx)
 	defer n.tasks.Wait()
 	defer cancel()
+	n.runTasks(ctx, peers)
+	web := &http.Server{Handler: n.backend().Handler(), ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
+	served := make(chan error, 1)
+	go func() { served <- web.Serve(api) }()
+	if n.accelReason != "" && n.host.Accel == vm.AccelTCG {
+		n.journal.record(warning, "no-kvm", "", "guests run by emulation, slowly: "+n.accelReason)
+	}
+	n.journal.record(info, "agent-started", "", fmt.Sprintf("agent %s started, QEMU %s, %s", n.config.Version, n.qemu, n.host.Accel))
+	n.guests.settle(asked, adoptBound)
+	ready(n)
+	word := "agent is stopping; guests run on"
+	select {
+	case <-asked.Done():
+		if n.hostStops() {
+			word = "agent is stopping with its host"
+		}
+	case <-n.left:
+		word = "agent is stopping: this node was shut down"
+		n.stopService()
+		endCalls(web)
+	case err = <-n.decider.fatal:
+	case err = <-served:
+		served <- nil
+	}
+	cancel()
+	_ = web.Close()
+	<-served
+	n.journal.record(info, "agent-stopping", "", word)
+	return err
+}
+
+// runTasks starts what runs until ctx ends.
+func (n *Node) runTasks(ctx context.Context, peers net.Listener) {
 	n.links = lease.New(ctx, n.members.dialVoter, n.decider.deliver, n.linkChanged, n.log)
 	n.decider.send = n.links.Send
 	n.decider.fence = func(order ha.Fence) { n.tasks.Go(func() { n.switchOff(ctx, order) }) }
@@ -191,34 +222,16 @@ func (n *Node) serve(ctx context.Context, ready func(*Node)) (err error) {
 	n.tasks.Go(func() { n.guests.run(ctx) })
 	n.tasks.Go(func() { n.watchFence(ctx) })
 	n.tasks.Go(func() { n.recoverer.run(ctx) })
-	if peers != nil {
-		server := n.peerServer()
-		n.tasks.Go(func() {
-			if err := server.Serve(ctx, peers); err != nil {
-				n.journal.record(alarm, "peer-listener", "", err.Error())
-			}
-		})
+	n.tasks.Go(func() { n.alarms.expire(ctx) })
+	if peers == nil {
+		return
 	}
-	web := &http.Server{Handler: n.backend().Handler(), ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
-	served := make(chan error, 1)
-	go func() { served <- web.Serve(api) }()
-	if n.accelReason != "" && n.host.Accel == vm.AccelTCG {
-		n.journal.record(warning, "no-kvm", "", "guests run by emulation, slowly: "+n.accelReason)
-	}
-	n.journal.record(info, "agent-started", "", fmt.Sprintf("agent %s started, QEMU %s, %s", n.config.Version, n.qemu, n.host.Accel))
-	n.guests.settle(ctx, adoptBound)
-	ready(n)
-	select {
-	case <-ctx.Done():
-	case err = <-n.decider.fatal:
-	case err = <-served:
-		served <- nil
-	}
-	cancel()
-	_ = web.Close()
-	<-served
-	n.journal.record(info, "agent-stopping", "", "agent is stopping; guests run on")
-	return err
+	server := n.peerServer()
+	n.tasks.Go(func() {
+		if err := server.Serve(ctx, peers); err != nil {
+			n.alarms.set("peer-listener", "", true, "the peer cannot reach this node: "+err.Error())
+		}
+	})
 }
 
 // adoptBound is how long a start waits for guests to be adopted before it says

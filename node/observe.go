@@ -236,7 +236,8 @@ func (n *Node) describe() api.Node {
 	return api.Node{
 		Name: n.config.Name, Version: n.config.Version, PID: os.Getpid(), Started: api.Time{Time: n.started}, Listen: n.config.Listen,
 		Accel: n.host.Accel, QEMU: n.qemu, CPUs: n.host.CPUs, MemoryBytes: int64(n.host.Memory),
-		Maintenance: n.maintenance.Load(), Guests: len(n.guests.list()), Alarms: n.alarms.list(),
+		Maintenance: n.self.maintenance(), Guests: len(n.guests.list()), Alarms: n.alarms.list(),
+		Notify: n.notifyTargets(),
 	}
 }
 

@@ -53,6 +53,9 @@ func (n *Node) start(ctx context.Context, g *guest, force bool) (warnings []stri
 	if warnings, err = n.admitAlone("start", g.spec(), force); err != nil {
 		return nil, err
 	}
+	if err := n.refusesGuests("start", g.name()); err != nil {
+		return nil, err
+	}
 	if err := n.leaseable(ctx, g); err != nil {
 		return nil, err
 	}

@@ -122,7 +122,7 @@ func (g *guest) waitAllowed(ctx context.Context) (taking *ha.TakeOver, err error
 		_, leased := g.leased()
 		wait := time.Until(hold)
 		switch {
-		case !leased || wait > 0:
+		case !leased || wait > 0 || g.n.down():
 		case taking != nil && !wanted:
 			return taking, nil
 		case wanted && plan != nil && g.begin(plan):
@@ -230,7 +230,8 @@ func (g *guest) failed(err error) {
 		g.n.recoverer.tell(recovery.Failed{ID: attempt.ID, How: attempt.How, Reason: err.Error()})
 		return
 	}
-	g.n.journal.record(alarm, "guest-failed", g.name(), err.Error())
+	g.n.journal.record(warning, "start-failed", g.name(), err.Error())
+	g.n.alarms.set("guest-failed", g.name(), true, err.Error())
 	g.locked(func() {
 		g.status.failure = err.Error()
 		if attempt == nil {

@@ -76,16 +76,18 @@ func (g *guest) endProtector(m *machine) {
 
 // protectWhile protects the guest until ctx ends.
 func (g *guest) protectWhile(ctx context.Context, m *machine) {
+	defer g.endAlarms(alarmProtection, alarmResync, alarmCheckpoint)
 	protector, err := g.protectorOf(ctx, m)
 	if err != nil {
 		if ctx.Err() == nil {
-			g.n.alarms.set("protection-failed", g.name(), true, fmt.Sprintf("%s cannot be protected: %v", g.name(), err))
+			g.n.alarms.set(alarmProtection, g.name(), true, fmt.Sprintf("%s cannot be protected: %v", g.name(), err))
 			<-ctx.Done()
 		}
 		return
 	}
-	g.n.alarms.set("protection-failed", g.name(), false, "")
-	retry, mirrored := firstRetry, false
+	g.n.alarms.set(alarmProtection, g.name(), false, "")
+	defer start(ctx, func(ctx context.Context) { g.watchCheckpoints(ctx, protector) })()
+	retry, mirrored, failures := firstRetry, false, 0
 	for ctx.Err() == nil {
 		began := time.Now()
 		if !mirrored {
@@ -104,6 +106,7 @@ func (g *guest) protectWhile(ctx context.Context, m *machine) {
 		if time.Since(began) > lastRetry {
 			retry = firstRetry
 		}
+		failures = g.countFailure(failures, err)
 		// Writes may have gone past a mirror that failed: never count the
 		// replica again before everything was compared.
 		mirrored = mirrored && !errors.Is(err, snapshot.ErrMirror)
@@ -248,6 +251,7 @@ func (g *guest) synced(ctx context.Context) error {
 		return err
 	}
 	g.locked(func() { g.status.phase, g.status.reason = "synced", "" })
+	g.n.alarms.set(alarmResync, g.name(), false, "")
 	g.n.journal.record(info, "replica-synced", g.name(), fmt.Sprintf("the replica of %s is complete", g.name()))
 	return nil
 }

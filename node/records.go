@@ -75,6 +75,8 @@ type nodeRecord struct {
 	Name        string `msgpack:"name"`
 	Boot        uint64 `msgpack:"boot"` // counts starts of the agent
 	Maintenance bool   `msgpack:"maintenance"`
+	Down        bool   `msgpack:"down"`    // shut down on purpose; until the next start
+	Version     uint64 `msgpack:"version"` // rises with every change of the two
 }
 
 var (
@@ -84,6 +86,8 @@ var (
 	sharedTable  = store.NewTable[ha.Cluster]("shared")
 	clusterTable = store.NewTable[clusterRecord]("cluster")
 	tokenTable   = store.NewTable[tokenRecord]("tokens")
+	peerTable    = store.NewTable[nodeState]("peers")
+	alarmTable   = store.NewTable[alarmRecord]("alarms")
 	nodeTable    = store.NewTable[nodeRecord]("node")
 	eventLog     = store.NewLog[eventRecord]("events")
 )

@@ -114,7 +114,7 @@ func TestGivenUpAfterItsAttempts(t *testing.T) {
 	a.stop()
 	a = run(t, a.config)
 	eventually(t, "the next agent to know", givenUp)
-	if n := count(a.kinds(t, "web"), "guest-failed"); n != 2 {
+	if n := count(a.kinds(t, "web"), "start-failed"); n != 2 {
 		t.Errorf("%d failed starts, two attempts were allowed", n)
 	}
 	if err := os.Rename(disk+".away", disk); err != nil {

@@ -16,15 +16,20 @@ import (
 // API to the other.
 const purposeAPI = "api"
 
+// ownerBound is how long a request waits for word of whose guest it is about.
+const ownerBound = 2 * time.Second
+
 // Route implements api.Router: a guest is its owner's business.
 func (n *Node) Route(name string) (http.RoundTripper, error) {
 	g, err := n.guests.named(name)
 	if err != nil {
 		return nil, nil // answered here: not found
 	}
-	g.mu.Lock()
-	owner := string(g.owner)
-	g.mu.Unlock()
+	// A guest's record may come a moment before the heartbeat that says whose it is.
+	wait, cancel := context.WithTimeout(context.Background(), ownerBound)
+	defer cancel()
+	owner := ""
+	_ = g.await(wait, func() bool { owner = string(g.owner); return owner != "" })
 	if owner == n.config.Name || owner == "" {
 		return nil, nil
 	}

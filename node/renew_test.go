@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"vmctl/ha"
+	"vmctl/node/notify"
 	"vmctl/vm/guard"
 )
 
@@ -47,7 +48,7 @@ func stoppedGuard(t *testing.T, renewed bool) {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	n := &Node{log: log, journal: newJournal(nil, "a", log)}
+	n := &Node{log: log, journal: newJournal(nil, "a", log, func(notify.Event) {})}
 	n.keeping = newKeeping(n)
 	g := newGuest(n, "u", guestRecord{}, placeRecord{})
 	g.place("a", 3)
@@ -79,7 +80,7 @@ func stoppedGuard(t *testing.T, renewed bool) {
 	stop() // what it does about the guard is done then
 	n.journal.mu.Lock()
 	defer n.journal.mu.Unlock()
-	if len(n.journal.pending) != 1 || n.journal.pending[0].Kind != "guard-failed" {
+	if len(n.journal.pending) != 1 || n.journal.pending[0].kind != "guard-failed" {
 		t.Errorf("events %+v", n.journal.pending)
 	}
 }

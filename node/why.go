@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"strings"
 
 	"vmctl/ha"
 	"vmctl/node/api"
@@ -57,6 +58,9 @@ func (n *Node) Why(ctx context.Context, name string) (api.Why, error) {
 	g.mu.Unlock()
 	if state := n.recoverer.state(g.id); mine {
 		why.Recovery = &api.Recovery{State: state.Phase, Reason: state.Text}
+	}
+	if standing := n.standing(g); standing != "" {
+		why.Reason = strings.TrimPrefix(why.Reason+"; "+standing, "; ")
 	}
 	n.journal.flush()
 	for event, err := range n.journal.events(ctx, api.EventFilter{VM: why.VM}) {

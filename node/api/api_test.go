@@ -39,6 +39,9 @@ func TestEveryCallReachesItsBackend(t *testing.T) {
 		{func() error { return c.Leave(ctx) }, "leave"},
 		{func() error { return value(c.AddWitness(ctx, "w:1", "T")) }, "witness w:1 T"},
 		{func() error { return c.RemoveWitness(ctx) }, "no witness"},
+		{func() error { return of(c.Maintenance(ctx, true)) }, "maintenance true"},
+		{func() error { return of(c.Shutdown(ctx)) }, "shutdown"},
+		{func() error { return of(c.NotifyTest(ctx)) }, "notify test"},
 		{func() error { return value(c.VMs(ctx)) }, "list"},
 		{func() error { return value(c.VM(ctx, "web")) }, "show web"},
 		{func() error { return value(c.VM(ctx, "a/../b?c#d")) }, "show a/../b?c#d"},
@@ -288,3 +291,5 @@ func forcing(c *Client) *Client {
 	f.Force = true
 	return &f
 }
+
+func of(_ any, err error) error { return err }

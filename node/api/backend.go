@@ -82,6 +82,10 @@ type Observer interface {
 // Hosts puts the node in and out of service.
 type Hosts interface {
 	Maintenance(ctx context.Context, on bool) (Maintenance, error)
+	// Shutdown empties the node; then its agent ends.
+	Shutdown(ctx context.Context) (Shutdown, error)
+	// NotifyTest sends a test notification to every target.
+	NotifyTest(ctx context.Context) ([]NotifyTest, error)
 }
 
 // EventFilter selects events.

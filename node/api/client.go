@@ -177,6 +177,16 @@ func (c *Client) Maintenance(ctx context.Context, on bool) (out Maintenance, err
 	return out, c.call(ctx, http.MethodPost, "/v1/node/maintenance", map[string]bool{"on": on}, &out)
 }
 
+// Shutdown empties the node and ends its agent.
+func (c *Client) Shutdown(ctx context.Context) (out Shutdown, err error) {
+	return out, c.call(ctx, http.MethodPost, "/v1/node/shutdown", nil, &out)
+}
+
+// NotifyTest sends a test notification to every target.
+func (c *Client) NotifyTest(ctx context.Context) (out []NotifyTest, err error) {
+	return out, c.call(ctx, http.MethodPost, "/v1/node/notify-test", nil, &out)
+}
+
 // Init makes a cluster of this node.
 func (c *Client) Init(ctx context.Context, name string) (out Cluster, err error) {
 	return out, c.call(ctx, http.MethodPost, "/v1/cluster/init", map[string]string{"name": name}, &out)

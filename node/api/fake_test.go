@@ -142,6 +142,21 @@ func (f *fake) CheckFence(context.Context) (FenceCheck, error) {
 	return FenceCheck{Power: "on"}, f.err
 }
 
+func (f *fake) Maintenance(_ context.Context, on bool) (Maintenance, error) {
+	f.note("maintenance %t", on)
+	return Maintenance{On: on}, f.err
+}
+
+func (f *fake) Shutdown(context.Context) (Shutdown, error) {
+	f.note("shutdown")
+	return Shutdown{Node: "a"}, f.err
+}
+
+func (f *fake) NotifyTest(context.Context) ([]NotifyTest, error) {
+	f.note("notify test")
+	return []NotifyTest{{Target: "syslog", OK: true}}, f.err
+}
+
 func (f *fake) Status(context.Context) (Status, error) {
 	f.note("status")
 	return Status{Summary: "fine"}, f.err
@@ -195,7 +210,7 @@ func serveAt(t *testing.T, f *fake, socket string) (stop func()) {
 		t.Fatal(err)
 	}
 	backend := &Backend{
-		Node: "a", Machines: f, Operator: f, Clusters: f, Witnesses: f, Thirds: f, Observer: f, Router: f, Log: slog.New(slog.DiscardHandler),
+		Node: "a", Machines: f, Operator: f, Clusters: f, Witnesses: f, Thirds: f, Observer: f, Hosts: f, Router: f, Log: slog.New(slog.DiscardHandler),
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	server := &http.Server{Handler: backend.Handler(), BaseContext: func(net.Listener) context.Context { return ctx }}

@@ -80,6 +80,8 @@ func (b *Backend) nodeRoutes(mux *http.ServeMux) {
 		}
 		return b.Hosts.Maintenance(r.Context(), in.On)
 	}))
+	mux.HandleFunc("POST /v1/node/shutdown", reply(b, func(r *http.Request) (any, error) { return b.Hosts.Shutdown(r.Context()) }))
+	mux.HandleFunc("POST /v1/node/notify-test", reply(b, func(r *http.Request) (any, error) { return b.Hosts.NotifyTest(r.Context()) }))
 	mux.HandleFunc("GET /v1/cluster", reply(b, func(r *http.Request) (any, error) { return b.Clusters.Cluster(r.Context()) }))
 	mux.HandleFunc("POST /v1/cluster/init", reply(b, func(r *http.Request) (any, error) {
 		var in struct{ Name string }

@@ -111,6 +111,34 @@ type Node struct {
 	Maintenance bool    `json:"maintenance"`
 	Guests      int     `json:"guests"`
 	Alarms      []Alarm `json:"alarms"`
+
+	Notify []NotifyTarget `json:"notify,omitempty"` // who hears of events and alarms
+}
+
+// NotifyTarget is who hears of events and alarms, and how well.
+type NotifyTarget struct {
+	Target    string `json:"target"`
+	Delivered int    `json:"delivered"` // since the agent was started
+	Waiting   int    `json:"waiting"`
+	Lost      int    `json:"lost"` // refused, or pushed out of a full queue
+	Failing   *Time  `json:"failing_since,omitempty"`
+	Error     string `json:"error,omitempty"`
+}
+
+// NotifyTest is what became of a test notification at one target.
+type NotifyTest struct {
+	Target string  `json:"target"`
+	OK     bool    `json:"ok"`
+	Millis float64 `json:"took_ms"`
+	Error  string  `json:"error,omitempty"`
+}
+
+// Shutdown says what became of a node's guests when it was shut down.
+type Shutdown struct {
+	Node    string   `json:"node"`
+	Moved   []string `json:"moved"`
+	Stopped []Stay   `json:"stopped"` // how, and why they were not moved
+	Stay    []Stay   `json:"stay"`    // they could not be stopped
 }
 
 // Maintenance says what became of a node's guests when it went out of service.
@@ -119,6 +147,8 @@ type Maintenance struct {
 	On    bool     `json:"on"`
 	Moved []string `json:"moved"`
 	Stay  []Stay   `json:"stay"`
+
+	Stopped []Stay `json:"stopped,omitempty"` // guests that do not run, and were not moved
 }
 
 // Stay is a guest that could not be moved, and why.
@@ -176,7 +206,19 @@ type Member struct {
 	NeededCPUs  int   `json:"needed_cpus"`
 	NeededBytes int64 `json:"needed_bytes"`
 	Fits        *bool `json:"fits"`
+
+	State MemberState `json:"state,omitempty"` // of the peer, by its own last word
 }
+
+// MemberState is what a node announced.
+type MemberState string
+
+// The states of members.
+const (
+	MemberInService   MemberState = ""
+	MemberMaintenance MemberState = "maintenance"
+	MemberDown        MemberState = "down" // it was shut down on purpose
+)
 
 // Witness is the third voter.
 type Witness struct {

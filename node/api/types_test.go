@@ -54,8 +54,14 @@ func TestGoldenJSON(t *testing.T) {
 			Node: "a", Mode: "witness", Peer: &Member{Name: "b", Addr: "b:1", Reachable: true, SeenAgo: &heard},
 			Witness: &Witness{Name: "w", Addr: "w:1"}, Guests: []HAGuest{{VM: "web", LastRenewal: &heard}},
 		},
-		"testdata/cluster.json": Cluster{Name: "shop", ID: "id", Mode: "none", Self: "a", Members: []Member{{Name: "a", Addr: "a:1"}}},
-		"testdata/token.json":   Token{Token: "vmctl-x", Expires: exampleTime()},
+		"testdata/cluster.json":     Cluster{Name: "shop", ID: "id", Mode: "none", Self: "a", Members: []Member{{Name: "a", Addr: "a:1"}}},
+		"testdata/maintenance.json": Maintenance{Node: "a", On: true, Moved: []string{"web"}, Stay: []Stay{{VM: "db", Reason: "r"}}, Stopped: []Stay{{VM: "x", Reason: "r"}}},
+		"testdata/shutdown.json":    Shutdown{Node: "a", Moved: []string{"web"}, Stopped: []Stay{{VM: "db", Reason: "guest; r"}}, Stay: []Stay{}},
+		"testdata/notify.json": struct {
+			Targets []NotifyTarget
+			Tests   []NotifyTest
+		}{[]NotifyTarget{{Target: "syslog", Waiting: 1}}, []NotifyTest{{Target: "syslog", Millis: 1.5, Error: "e"}}},
+		"testdata/token.json": Token{Token: "vmctl-x", Expires: exampleTime()},
 	} {
 		got, err := json.MarshalIndent(value, "", "  ")
 		if err != nil {

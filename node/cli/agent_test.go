@@ -120,6 +120,7 @@ func TestJSONOutput(t *testing.T) {
 		"ha promote web": exampleVM, "vm show web": exampleVM, "vm create web": exampleVM, "vm set web --cpus 1": exampleVM,
 		"vm start web": exampleVM, "vm stop web": exampleVM, "vm rm web": struct{}{}, "vm wait web": exampleVM,
 		"vm wait web --state synced": exampleVM, "events": api.Event{Kind: "x"},
+		"node maintenance on": api.Maintenance{On: true}, "node shutdown": api.Shutdown{Moved: []string{"web"}}, "node notify-test": []api.NotifyTest{{OK: true}},
 	}
 	for line, answer := range lists {
 		startAgent(t, answer)
@@ -224,4 +225,28 @@ func TestInterrupted(t *testing.T) {
 		}
 	}
 	<-left
+}
+
+// What did not work is on the screen and in the exit code.
+func TestNodeService(t *testing.T) {
+	for line, c := range map[string]struct {
+		answer any
+		code   int
+		say    string
+	}{
+		"node notify-test": {[]api.NotifyTest{{Target: "syslog", OK: true}, {Target: "webhook x", Error: "403 Forbidden"}}, 1, "webhook x  FAILED: 403 Forbidden"},
+		"node maintenance on": {api.Maintenance{Moved: []string{"web"}, Stay: []api.Stay{{VM: "db", Reason: "it is not protected"}},
+			Stopped: []api.Stay{{VM: "old", Reason: "its replica is outdated"}}}, 4, "old  is stopped and stays: its replica is outdated"},
+		"node shutdown": {api.Shutdown{Stopped: []api.Stay{{VM: "db", Reason: "guest; it is not protected"}}, Stay: []api.Stay{{VM: "web", Reason: "hangs"}}}, 1,
+			"db   was stopped: guest; it is not protected"},
+		"node status": {api.Status{Node: api.Node{Notify: []api.NotifyTarget{{Target: "webhook x", Delivered: 3, Waiting: 2, Lost: 1, Error: "no route"}}}}, 0,
+			"webhook x: 3 delivered, 2 WAIT, 1 LOST: no route"},
+		"status":         {api.Status{Cluster: &api.Cluster{Members: []api.Member{{Name: "b", State: api.MemberMaintenance}}}}, 0, "in maintenance, not reachable"},
+		"cluster status": {api.Cluster{Self: "a", Members: []api.Member{{Name: "b", State: api.MemberDown}}}, 0, "NO, shut down"},
+	} {
+		startAgent(t, c.answer)
+		if code, stdout, stderr := run("", words(line)...); code != c.code || !strings.Contains(stdout, c.say) || (code != 0) != (stderr != "") {
+			t.Errorf("vmctl %s: exit code %d, out\n%s, err %q", line, code, stdout, stderr)
+		}
+	}
 }

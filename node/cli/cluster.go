@@ -87,7 +87,7 @@ func clusterTable(w *tabwriter.Writer, cluster api.Cluster) {
 			fmt.Fprintf(w, "node\t%s\t%s\tthis node\t-\t%s\n", m.Name, m.Addr, capacityText(m))
 			continue
 		}
-		fmt.Fprintf(w, "node\t%s\t%s\t%s\t%s ago\t%s\n", m.Name, m.Addr, yesNo(m.Reachable, "yes", "NO"), ago(m.SeenAgo), capacityText(m))
+		fmt.Fprintf(w, "node\t%s\t%s\t%s\t%s ago\t%s\n", m.Name, m.Addr, reachText(m), ago(m.SeenAgo), capacityText(m))
 	}
 	if x := cluster.Witness; x != nil {
 		fmt.Fprintf(w, "witness\t%s\t%s\t%s\t%s ago\n", x.Name, x.Addr, yesNo(x.Reachable, "yes", "NO"), ago(x.SeenAgo))
@@ -102,6 +102,18 @@ func capacityText(m api.Member) string {
 		return "-\t-\t" + bytesText(m.NeededBytes)
 	}
 	return fmt.Sprintf("%d\t%s\t%s%s", m.CPUs, bytesText(m.MemoryBytes), bytesText(m.NeededBytes), yesNo(*m.Fits, "", ", DOES NOT FIT"))
+}
+
+// reachText is whether a member is heard, and what it announced.
+func reachText(m api.Member) string {
+	text := yesNo(m.Reachable, "yes", "NO")
+	switch m.State {
+	case api.MemberMaintenance:
+		text += ", in maintenance"
+	case api.MemberDown:
+		text += ", shut down"
+	}
+	return text
 }
 
 func clusterLeave(c *cli.Context) error {

@@ -19,6 +19,7 @@ func nodeCommand() *cli.Command {
 			Name: "run", Usage: "run the agent in the foreground; guests run on when it stops",
 			Description: "The config file has the flags' words without the dashes, such as\n" +
 				"   listen: 10.0.0.1:7440\n   accel: kvm\n\n" +
+				"and says who hears of events and alarms (notify), see the one in /etc/vmctl.\n\n" +
 				"Examples:\n   vmctl node run --listen 10.0.0.1:7440\n" +
 				"   vmctl node run --name b --listen 127.0.0.1:7450 --state-dir /tmp/b --runtime-dir /tmp/b/run",
 			Flags: []cli.Flag{
@@ -40,9 +41,23 @@ func nodeCommand() *cli.Command {
 		&cli.Command{
 			Name: "maintenance", Usage: "give this node's guests to the peer before work on it, or take guests again", ArgsUsage: "on|off",
 			Description: "A guest at protection resume goes on there at once; one at restart is shut down and booted there.\n" +
-				"What is not protected stays. Only guests with failback when-synced come\n" +
-				"back by themselves when maintenance is over.",
+				"What is not protected stays, and is listed with the reason. Only guests with failback when-synced come\n" +
+				"back by themselves when maintenance is over.\n\n" +
+				"It lasts over reboots. The peer is told: it shows \"protection is reduced\" instead of an alarm when this\n" +
+				"node is away. Nobody hands a guest to a node in maintenance, and none is made or started there; only when\n" +
+				"its peer dies does it take over what it can, for nobody else could.",
 			Action: nodeMaintenance,
+		},
+		&cli.Command{
+			Name: "shutdown", Usage: "hand over or stop this node's guests, then end the agent",
+			Description: "For hosts without systemd, before they are switched off. With systemd a shutdown or reboot of the host does\n" +
+				"the same by itself. Protected guests go on on the peer; the others are asked to shut down, and are ended after a\n" +
+				"minute. What was stopped here starts again with the next agent.",
+			Action: nodeShutdown,
+		},
+		&cli.Command{
+			Name: "notify-test", Usage: "send a test notification to every target of the config file, once, and say what became of it",
+			Action: nodeNotifyTest,
 		},
 	)
 }
@@ -135,32 +150,25 @@ func nodeScreen(w *tabwriter.Writer, n api.Node) {
 	for _, alarm := range n.Alarms {
 		fmt.Fprintf(w, "alarm\t%s %s: %s\n", alarm.Kind, alarm.VM, alarm.Text)
 	}
+	for _, t := range n.Notify {
+		fmt.Fprintf(w, "notifies\t%s\n", notifyText(t))
+	}
 }
 
-func nodeMaintenance(c *cli.Context) error {
-	args, err := arguments(c, "on|off")
-	if err != nil {
-		return err
+// notifyText is how a target of notifications fares.
+func notifyText(t api.NotifyTarget) string {
+	text := fmt.Sprintf("%s: %d delivered", t.Target, t.Delivered)
+	if t.Waiting > 0 {
+		text += fmt.Sprintf(", %d WAIT", t.Waiting)
 	}
-	if args[0] != "on" && args[0] != "off" {
-		return api.Errorf(api.Usage, "node maintenance %q: it is on or off", args[0])
+	if t.Lost > 0 {
+		text += fmt.Sprintf(", %d LOST", t.Lost)
 	}
-	report, err := client(c).Maintenance(c.Context, args[0] == "on")
-	if err != nil {
-		return err
+	if t.Failing != nil {
+		text += ", fails since " + t.Failing.Local().Format(time.DateTime)
 	}
-	err = show(c, report, func(w *tabwriter.Writer) {
-		fmt.Fprintf(w, "maintenance of %s is %s\n", report.Node, args[0])
-		for _, name := range report.Moved {
-			fmt.Fprintf(w, "%s\tgoes on on the peer\n", name)
-		}
-		for _, stay := range report.Stay {
-			fmt.Fprintf(w, "%s\tSTAYS: %s\n", stay.VM, stay.Reason)
-		}
-	})
-	if err == nil && len(report.Stay) > 0 {
-		return api.Errorf(api.Conflict, "%d guests stay on %s", len(report.Stay), report.Node).
-			WithHint("Stop them before you switch the node off, or protect them and try again.")
+	if t.Error != "" {
+		text += ": " + t.Error
 	}
-	return err
+	return text
 }

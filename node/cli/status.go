@@ -33,11 +33,16 @@ func statusScreen(w *tabwriter.Writer, s api.Status) {
 	if s.Cluster != nil {
 		for _, m := range s.Cluster.Members {
 			if m.Name != s.Cluster.Self {
-				fmt.Fprintf(w, "peer\t%s\t%s, heard %s ago\n", m.Name, yesNo(m.Reachable, "reachable", "NOT REACHABLE"), ago(m.SeenAgo))
+				fmt.Fprintf(w, "peer\t%s\t%s, heard %s ago\n", m.Name, peerText(m), ago(m.SeenAgo))
 			}
 		}
 		if x := s.Cluster.Witness; x != nil {
 			fmt.Fprintf(w, "witness\t%s\t%s, heard %s ago\n", x.Addr, yesNo(x.Reachable, "reachable", "NOT REACHABLE"), ago(x.SeenAgo))
+		}
+	}
+	for _, t := range s.Node.Notify {
+		if t.Waiting > 0 || t.Lost > 0 || t.Failing != nil {
+			fmt.Fprintf(w, "notifies\t%s\n", notifyText(t))
 		}
 	}
 	for _, alarm := range s.Node.Alarms {
@@ -47,4 +52,15 @@ func statusScreen(w *tabwriter.Writer, s api.Status) {
 		fmt.Fprintln(w)
 		vmTable(w, s.VMs)
 	}
+}
+
+// peerText is whether the peer is heard, and what it announced.
+func peerText(m api.Member) string {
+	switch m.State {
+	case api.MemberMaintenance:
+		return "in maintenance, " + yesNo(m.Reachable, "reachable", "not reachable")
+	case api.MemberDown:
+		return "shut down on purpose"
+	}
+	return yesNo(m.Reachable, "reachable", "NOT REACHABLE")
 }

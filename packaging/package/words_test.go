@@ -75,7 +75,7 @@ var commented = regexp.MustCompile(`(?m)^#([a-z-]+: )`)
 func TestConfiguration(t *testing.T) {
 	packed := filepath.Join(built(t).tree, "etc/vmctl/vmctl.yaml")
 	config, err := node.ReadConfig(packed)
-	if err != nil || config != (node.Config{}) {
+	if err != nil || !reflect.DeepEqual(config, node.Config{}) {
 		t.Errorf("as packed: %+v, %v; want every default", config, err)
 	}
 	data, err := os.ReadFile(packed)
