@@ -45,6 +45,12 @@ type Config struct {
 	// node is shut down; 0: two minutes.
 	ShutdownTimeout time.Duration `yaml:"shutdown-timeout"`
 
+	// Disks that a former owner wrote last are kept when it becomes a standby:
+	// the newest KeptCopies of a guest (a number, or all; empty: 2), and any for
+	// KeptFor (0: a week).
+	KeptCopies string        `yaml:"kept-copies"`
+	KeptFor    time.Duration `yaml:"kept-for"`
+
 	Version string       `yaml:"-"`
 	Log     *slog.Logger `yaml:"-"`
 	Host    HostPower    `yaml:"-"` // nil: this host's systemd, if it has one
@@ -110,6 +116,9 @@ func (c *Config) check() error {
 	}
 	if c.ShutdownTimeout < 0 || c.ShutdownTimeout > time.Hour {
 		return api.Errorf(api.Usage, "shutdown-timeout %v: use up to an hour", c.ShutdownTimeout)
+	}
+	if _, err := c.keptPolicy(); err != nil {
+		return api.Errorf(api.Usage, "%v", err)
 	}
 	for flag, dir := range map[string]*string{"state-dir": &c.StateDir, "runtime-dir": &c.RuntimeDir, "ram-dir": &c.RAMDir} {
 		absolute, err := filepath.Abs(*dir)

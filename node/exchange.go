@@ -25,6 +25,7 @@ type knowledge struct {
 	Witnesses []witnessInfo          `msgpack:"witnesses"`
 	Node      nodeInfo               `msgpack:"node"`  // empty from an earlier version
 	State     nodeState              `msgpack:"state"` // of the one who tells; empty from an earlier version
+	Kept      map[string][]keptDisks `msgpack:"kept"`  // there, by guest
 }
 
 // nodeInfo is what a node says of itself. Older agents say nothing: then Memory
@@ -43,8 +44,8 @@ type exchange struct {
 	members *membership
 	changed func(id string, record guestRecord)
 	self    func() nodeInfo
-	tell    func() nodeState // of this node
-	heard   func(nodeState)  // of the peer
+	tell    func() (nodeState, map[string][]keptDisks) // of this node
+	heard   func(nodeState, map[string][]keptDisks)    // of the peer
 	log     *slog.Logger
 	kick    chan struct{} // capacity 1: compare soon
 
@@ -131,7 +132,8 @@ func (x *exchange) serve(_ context.Context, conn *wire.Conn, _ wire.Hello) {
 
 func (x *exchange) collect() (knowledge, error) {
 	record, _ := x.members.current()
-	k := knowledge{Guests: map[string]guestRecord{}, Witnesses: record.Witnesses, Node: x.self(), State: x.tell()}
+	k := knowledge{Guests: map[string]guestRecord{}, Witnesses: record.Witnesses, Node: x.self()}
+	k.State, k.Kept = x.tell()
 	err := x.db.View(func(tx *store.Tx) error {
 		for row, err := range guestTable.Prefix(tx, "") {
 			if err != nil {
@@ -150,7 +152,7 @@ func (x *exchange) learn(theirs knowledge) error {
 		return err
 	}
 	if other, ok := x.members.peer(); ok && other.Name == theirs.State.Node {
-		x.heard(theirs.State)
+		x.heard(theirs.State, theirs.Kept)
 	}
 	news := map[string]guestRecord{}
 	err := x.db.Update(func(tx *store.Tx) error {

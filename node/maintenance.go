@@ -83,6 +83,12 @@ func (n *Node) state() nodeState {
 	return nodeState{Node: n.config.Name, Version: record.Version, Maintenance: record.Maintenance, Down: record.Down}
 }
 
+// heard takes what the peer says of itself.
+func (n *Node) heard(state nodeState, kept map[string][]keptDisks) {
+	n.neighbour.heard(state)
+	n.neighbour.heardKept(kept)
+}
+
 // tellPeer lets the peer know of a change of state, now if it answers.
 func (n *Node) tellPeer(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, askBound)

@@ -49,6 +49,21 @@ type neighbour struct {
 	lost  bool   // the lease core does not hear it
 	text  string // of the core
 	away  bool   // lost, and that was announced
+	kept  map[string][]keptDisks
+}
+
+// heardKept takes what the peer says of the disks that it keeps.
+func (p *neighbour) heardKept(kept map[string][]keptDisks) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.kept = kept
+}
+
+// keptOf is what the peer said last of a guest's kept disks.
+func (p *neighbour) keptOf(guest string) (node string, list []keptDisks) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.state.Node, p.kept[guest]
 }
 
 // load reads what the peer said last, perhaps to an earlier agent.

@@ -51,6 +51,7 @@ type Node struct {
 	creating  sync.Mutex // one guest is made at a time
 	leaving   sync.Mutex // held while this node is emptied
 	endOnce   sync.Once
+	kept      keptPolicy
 	left      chan struct{} // closed when the agent shall end because the node was shut down
 }
 
@@ -72,6 +73,9 @@ func Run(ctx context.Context, config Config, ready func(*Node)) (err error) {
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	n := &Node{config: config, log: config.Log, db: db, started: time.Now(), left: make(chan struct{})}
+	if n.kept, err = config.keptPolicy(); err != nil {
+		return err
+	}
 	if err := n.load(ctx); err != nil {
 		return err
 	}
@@ -112,8 +116,10 @@ func (n *Node) load(ctx context.Context) (err error) {
 	n.guests = newGuests(n)
 	n.keeping = newKeeping(n)
 	n.exchange = &exchange{
-		db: n.db, members: n.members, changed: n.guests.changed, self: n.describeSelf, tell: n.state, heard: n.neighbour.heard,
-		log: n.log, kick: make(chan struct{}, 1), settled: map[string]time.Time{},
+		db: n.db, members: n.members, changed: n.guests.changed, self: n.describeSelf,
+		tell:  func() (nodeState, map[string][]keptDisks) { return n.state(), n.keptHere() },
+		heard: n.heard,
+		log:   n.log, kick: make(chan struct{}, 1), settled: map[string]time.Time{},
 	}
 	if err := n.guests.load(); err != nil {
 		return err
@@ -223,6 +229,7 @@ func (n *Node) runTasks(ctx context.Context, peers net.Listener) {
 	n.tasks.Go(func() { n.watchFence(ctx) })
 	n.tasks.Go(func() { n.recoverer.run(ctx) })
 	n.tasks.Go(func() { n.alarms.expire(ctx) })
+	n.tasks.Go(func() { n.keepPruning(ctx) })
 	if peers == nil {
 		return
 	}

@@ -98,6 +98,7 @@ func (n *Node) view(ctx context.Context, g *guest) api.VM {
 	}
 	sequence := g.status.peerSeq
 	g.mu.Unlock()
+	v.Kept = g.keptView()
 	if !own {
 		v.State, v.SerialLog = "unknown", ""
 		v.Replica = &api.Replica{Node: n.config.Name, State: "standby", SyncedSequence: sequence}

@@ -277,3 +277,41 @@ func TestStopOfTheHost(t *testing.T) {
 		a.stop()
 	}
 }
+
+// TestKeptDisks: what a former owner kept is seen on both nodes, and removed
+// through either of them.
+func TestKeptDisks(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	ctx := t.Context()
+	v, err := a.Create(ctx, []byte("{name: web, memory: 64M}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(b.config.StateDir, "guests", v.UUID, "kept-epoch-7")
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Maintenance(ctx, false); err != nil { // the nodes compare now
+		t.Fatal(err)
+	}
+	eventually(t, "both to show it", func() bool {
+		for _, n := range []*agent{a, b} {
+			v, err := n.VM(ctx, "web")
+			if err != nil || len(v.Kept) != 1 || v.Kept[0].Node != "b" || v.Kept[0].Path != path {
+				return false
+			}
+		}
+		return true
+	})
+	want(t, "disks of no epoch", a.RemoveKept(ctx, "web", 8, false), api.NotFound, "vm kept")
+	if err := a.RemoveKept(ctx, "web", 7, false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); !os.IsNotExist(err) || !slices.Contains(b.eventKinds(t), "kept-removed") {
+		t.Errorf("%v, %q", err, b.eventKinds(t))
+	}
+	if v, err := a.VM(ctx, "web"); err != nil || len(v.Kept) != 0 {
+		t.Errorf("%+v, %v", v.Kept, err)
+	}
+}

@@ -248,7 +248,7 @@ func (g *guest) makeRoom(here placeRecord, request openRequest) error {
 	if here.Epoch == 0 {
 		return nil
 	}
-	kept := filepath.Join(g.layout.State, fmt.Sprintf("kept-epoch-%d", here.Epoch))
+	kept := filepath.Join(g.layout.State, fmt.Sprintf("%s%d", keptPrefix, here.Epoch))
 	if _, err := os.Stat(g.layout.Disks()); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
@@ -256,6 +256,7 @@ func (g *guest) makeRoom(here placeRecord, request openRequest) error {
 		return fmt.Errorf("keep the former owner's disks: %w", err)
 	}
 	g.n.journal.record(warning, "disks-kept", g.name(), fmt.Sprintf("the disks of %s as this node last wrote them, at epoch %d, are kept in %s; they may hold writes that the new owner never had", g.name(), here.Epoch, kept))
+	g.n.exchange.soon() // the peer shows them, too
 	return nil
 }
 

@@ -40,6 +40,7 @@ func TestEveryCallReachesItsBackend(t *testing.T) {
 		{func() error { return value(c.AddWitness(ctx, "w:1", "T")) }, "witness w:1 T"},
 		{func() error { return c.RemoveWitness(ctx) }, "no witness"},
 		{func() error { return of(c.Maintenance(ctx, true)) }, "maintenance true"},
+		{func() error { return c.RemoveKept(ctx, "web", 7, true) }, "remove kept web 7 true"},
 		{func() error { return of(c.Shutdown(ctx)) }, "shutdown"},
 		{func() error { return of(c.NotifyTest(ctx)) }, "notify test"},
 		{func() error { return value(c.VMs(ctx)) }, "list"},

@@ -19,6 +19,9 @@ type Machines interface {
 	List(ctx context.Context) ([]VM, error)
 	Show(ctx context.Context, name string) (VM, error)
 	Remove(ctx context.Context, name string, force bool) error
+	// RemoveKept removes disks that a former owner wrote last, on whichever node
+	// they are, or only here.
+	RemoveKept(ctx context.Context, name string, epoch uint64, here bool) error
 }
 
 // Verb is something done to a guest.

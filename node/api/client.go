@@ -296,3 +296,9 @@ func (c *Client) query(words url.Values) string {
 func (c *Client) Remove(ctx context.Context, name string, force bool) error {
 	return c.callVM(ctx, http.MethodDelete, "vms", name, fmt.Sprintf("?force=%t", force), nil, nil)
 }
+
+// RemoveKept removes disks that a former owner wrote last; here: only on the
+// node that is asked.
+func (c *Client) RemoveKept(ctx context.Context, name string, epoch uint64, here bool) error {
+	return c.callVM(ctx, http.MethodDelete, "vms", name, fmt.Sprintf("/kept/%d?here=%t", epoch, here), nil, nil)
+}

@@ -73,6 +73,11 @@ func (f *fake) Remove(_ context.Context, name string, force bool) error {
 	return f.err
 }
 
+func (f *fake) RemoveKept(_ context.Context, name string, epoch uint64, here bool) error {
+	f.note("remove kept %s %d %t", name, epoch, here)
+	return f.err
+}
+
 func (f *fake) Act(ctx context.Context, name string, verb Verb, option Option) (VM, error) {
 	f.note("%s %s %s%s", verb, name, option.Bound, byForce(option.Force))
 	if f.block != nil {

@@ -143,6 +143,13 @@ func (b *Backend) machineRoutes(mux *http.ServeMux) {
 	mux.HandleFunc("DELETE /v1/vms/{vm}", b.atOwner(reply(b, func(r *http.Request) (any, error) {
 		return nil, b.Machines.Remove(r.Context(), r.PathValue("vm"), forced(r))
 	})))
+	mux.HandleFunc("DELETE /v1/vms/{vm}/kept/{epoch}", reply(b, func(r *http.Request) (any, error) {
+		epoch, err := strconv.ParseUint(r.PathValue("epoch"), 10, 64)
+		if err != nil {
+			return nil, Errorf(Usage, "epoch %q is not a number", r.PathValue("epoch"))
+		}
+		return nil, b.Machines.RemoveKept(r.Context(), r.PathValue("vm"), epoch, r.URL.Query().Get("here") == "true")
+	}))
 	for _, verb := range []Verb{Start, Stop, Kill, Reset, Pause, Unpause} {
 		mux.HandleFunc("POST /v1/vms/{vm}/"+string(verb), b.atOwner(reply(b, func(r *http.Request) (any, error) {
 			bound, err := seconds(r, "timeout")

@@ -57,6 +57,8 @@ type VM struct {
 	Home       string      `json:"home,omitempty"` // the node its user placed it on
 	Recovery   *Recovery   `json:"recovery,omitempty"`
 	Warnings   []string    `json:"warnings,omitempty"` // about what was just done
+
+	Kept []Kept `json:"kept,omitempty"` // disks that former owners wrote last
 }
 
 // Recovery says where a guest stands on its way to running here, or home. State
@@ -64,6 +66,16 @@ type VM struct {
 type Recovery struct {
 	State  string `json:"state"`
 	Reason string `json:"reason,omitempty"`
+}
+
+// Kept are the disks of a guest as a node wrote them last before another took
+// over. They may hold writes that the guest as it runs now never saw.
+type Kept struct {
+	Node  string `json:"node"`
+	Epoch uint64 `json:"epoch"`
+	Path  string `json:"path"` // on that node
+	Bytes int64  `json:"bytes"`
+	Since Time   `json:"since"`
 }
 
 // Protection is what is kept up for a guest.

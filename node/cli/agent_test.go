@@ -120,6 +120,7 @@ func TestJSONOutput(t *testing.T) {
 		"ha promote web": exampleVM, "vm show web": exampleVM, "vm create web": exampleVM, "vm set web --cpus 1": exampleVM,
 		"vm start web": exampleVM, "vm stop web": exampleVM, "vm rm web": struct{}{}, "vm wait web": exampleVM,
 		"vm wait web --state synced": exampleVM, "events": api.Event{Kind: "x"},
+		"vm kept web": exampleVM, "vm kept web --rm 3": struct{}{},
 		"node maintenance on": api.Maintenance{On: true}, "node shutdown": api.Shutdown{Moved: []string{"web"}}, "node notify-test": []api.NotifyTest{{OK: true}},
 	}
 	for line, answer := range lists {
@@ -239,6 +240,7 @@ func TestNodeService(t *testing.T) {
 			Stopped: []api.Stay{{VM: "old", Reason: "its replica is outdated"}}}, 4, "old  is stopped and stays: its replica is outdated"},
 		"node shutdown": {api.Shutdown{Stopped: []api.Stay{{VM: "db", Reason: "guest; it is not protected"}}, Stay: []api.Stay{{VM: "web", Reason: "hangs"}}}, 1,
 			"db   was stopped: guest; it is not protected"},
+		"vm kept web": {api.VM{Kept: []api.Kept{{Node: "b", Epoch: 3, Path: "/p", Bytes: 3 << 20}}}, 0, "3.0 MiB  /p"},
 		"node status": {api.Status{Node: api.Node{Notify: []api.NotifyTarget{{Target: "webhook x", Delivered: 3, Waiting: 2, Lost: 1, Error: "no route"}}}}, 0,
 			"webhook x: 3 delivered, 2 WAIT, 1 LOST: no route"},
 		"status":         {api.Status{Cluster: &api.Cluster{Members: []api.Member{{Name: "b", State: api.MemberMaintenance}}}}, 0, "in maintenance, not reachable"},

@@ -48,6 +48,11 @@ func statusScreen(w *tabwriter.Writer, s api.Status) {
 	for _, alarm := range s.Node.Alarms {
 		fmt.Fprintf(w, "alarm\t%s\t%s\n", alarm.Kind, alarm.Text)
 	}
+	for _, v := range s.VMs {
+		for _, k := range v.Kept {
+			fmt.Fprintf(w, "kept\t%s\t%s\n", v.Name, keptText(k))
+		}
+	}
 	if len(s.VMs) > 0 {
 		fmt.Fprintln(w)
 		vmTable(w, s.VMs)

@@ -30,7 +30,7 @@ func vmCommand() *cli.Command {
 			Flags:  []cli.Flag{&cli.BoolFlag{Name: "force", Usage: "end it first if it runs, and remove it although the peer cannot be told", DisableDefaultText: true}},
 			Action: vmRemove,
 		},
-		vmConsoleCommand(), vmLogsCommand(), vmWaitCommand(),
+		vmConsoleCommand(), vmLogsCommand(), vmWaitCommand(), vmKeptCommand(),
 	)
 }
 
@@ -101,6 +101,9 @@ func vmScreen(w *tabwriter.Writer, v api.VM) {
 	}
 	if r := v.Replica; r != nil {
 		fmt.Fprintf(w, "replica\ton %s, %s %s\n", r.Node, r.State, r.Reason)
+	}
+	for _, k := range v.Kept {
+		fmt.Fprintf(w, "kept\t%s\n", keptText(k))
 	}
 	if v.PID != 0 {
 		fmt.Fprintf(w, "process\t%d\nqmp socket\t%s\n", v.PID, v.QMPSocket)
