@@ -111,8 +111,12 @@ func TestCableCut(t *testing.T) {
 	if pid := b.B.QEMU(t.Context(), b.vm.UUID); pid != 0 {
 		t.Errorf("b has a QEMU of the guest, process %d", pid)
 	}
+	b.told(b.A, "peer-lost", "on")
+	b.told(b.A, "unprotected", "on")
 	b.must(b.Heal(t.Context()))
 	b.synced(b.A)
+	b.told(b.A, "peer-lost", "off")
+	b.told(b.A, "unprotected", "off")
 	if stints := b.recorder.Stints(); len(stints) != 1 {
 		t.Errorf("the guest was seen to change: %+v", stints)
 	}

@@ -54,6 +54,7 @@ type bench struct {
 	recorder *lab.Recorder
 	first    lab.Proof
 	saved    api.VM // as it was seen last with a complete replica
+	ear      *lab.Ear
 }
 
 // newBench forms a cluster, starts a guest on a and waits until it answers and,
@@ -85,6 +86,9 @@ func newBenchOn(t *testing.T, prepare func(*lab.Lab) error, flags ...string) *be
 			t.Error(err)
 		}
 	})
+	b.ear, err = l.Hear()
+	b.must(err)
+	t.Cleanup(b.ear.Close)
 	b.must(prepare(l))
 	b.must(l.Form(ctx))
 	b.vm, err = l.A.CreateGuest(ctx, files, flags...)
@@ -149,6 +153,9 @@ func (b *bench) tell() {
 		if console := h.Console(b.vm.UUID); console != "" {
 			b.t.Logf("--- the guest's console on %s\n%s", h.Name, console)
 		}
+	}
+	if b.ear != nil {
+		b.t.Logf("--- told %q", b.ear.All())
 	}
 	if b.recorder != nil {
 		b.t.Logf("--- stints %+v", b.recorder.Stints())
