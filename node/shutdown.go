@@ -63,13 +63,29 @@ func (n *Node) leave(ctx context.Context, cause string) (api.Shutdown, error) {
 		return report, err
 	}
 	refusal := n.askPeer(ctx)
+	tried := map[string]bool{}
+	for { // one may have been starting while the others were given away
+		var todo []*guest
+		for _, g := range n.guests.list() {
+			if g.isOwner() && g.running() && !tried[g.id] {
+				todo, tried[g.id] = append(todo, g), true
+			}
+		}
+		if len(todo) == 0 {
+			break
+		}
+		n.emptyAll(ctx, todo, refusal, &report)
+	}
+	n.journal.record(info, "node-empty", "", fmt.Sprintf("%d guests handed over, %d stopped, %d left", len(report.Moved), len(report.Stopped), len(report.Stay)))
+	return report, nil
+}
+
+// emptyAll hands guests over, or shuts them down, some at a time.
+func (n *Node) emptyAll(ctx context.Context, todo []*guest, refusal error, report *api.Shutdown) {
 	var mu sync.Mutex
 	var parts sync.WaitGroup
 	slots := make(chan struct{}, leaveAtOne)
-	for _, g := range n.guests.list() {
-		if !g.isOwner() || !g.running() {
-			continue
-		}
+	for _, g := range todo {
 		parts.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
@@ -87,8 +103,6 @@ func (n *Node) leave(ctx context.Context, cause string) (api.Shutdown, error) {
 		})
 	}
 	parts.Wait()
-	n.journal.record(info, "node-empty", "", fmt.Sprintf("%d guests handed over, %d stopped, %d left", len(report.Moved), len(report.Stopped), len(report.Stay)))
-	return report, nil
 }
 
 // emptyOf hands one guest over, or shuts it down; how says why and which.
