@@ -169,11 +169,13 @@ func TestPruneAtTheStandby(t *testing.T) {
 	}
 	prune("the owner was not heard", 10, 9, 3)
 	tell(beat())
+	candidate := ha.CandidateState{Guest: ha.GuestID(g.id), Ready: true, Epoch: 4, Sequence: 9}
+	tell(candidate)
 	prune("the replica is outdated", 10, 9, 3)
 	record.Outdated, record.Rev = false, 2
-	tell(beat())
+	tell(beat(), ha.CandidateState{Guest: candidate.Guest})
 	prune("it is not ready", 10, 9, 3)
-	tell(ha.CandidateState{Guest: ha.GuestID(g.id), Ready: true, Epoch: 4, Sequence: 9})
+	tell(candidate)
 	prune("it is complete", 10)
 }
 
