@@ -29,6 +29,8 @@ func (n *Node) handOver(ctx context.Context, g *guest) error {
 		return errors.New("it is not protected: the peer has nothing of it")
 	case m == nil:
 		return errors.New("it does not run")
+	case n.neighbour.refusal() != nil: // as it is known here; askPeer asks
+		return n.neighbour.refusal()
 	case !synced:
 		return errors.New("its replica is not complete")
 	}
