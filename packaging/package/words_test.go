@@ -69,7 +69,7 @@ func TestHelpText(t *testing.T) {
 	}
 }
 
-var commented = regexp.MustCompile(`(?m)^#([a-z-]+: )`)
+var commented = regexp.MustCompile(`(?m)^#([a-z-]+:|  +\S)`)
 
 // The configuration is good as it is, and with everything in it switched on.
 func TestConfiguration(t *testing.T) {
