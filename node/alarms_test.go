@@ -250,25 +250,34 @@ func TestResyncFails(t *testing.T) {
 	n.decider.guests = n.guests
 	defer start(t.Context(), n.decider.run)()
 	g := newGuest(n, "u", guestRecord{}, placeRecord{})
-	failures := 0
-	for range 5 {
-		failures = g.countFailure(failures, errDisk)
+	now, f := time.Unix(1000, 0), failures{}
+	fail := func(after time.Duration) {
+		now = now.Add(after)
+		f = g.countFailure(f, errDisk, now)
 	}
-	if len(d.kinds()) != 0 || failures != 0 {
-		t.Errorf("%d failures without a peer: %q", failures, d.kinds())
+	for range 5 {
+		fail(failingFor)
+	}
+	if len(d.kinds()) != 0 || f.count != 0 {
+		t.Errorf("%+v without a peer: %q", f, d.kinds())
 	}
 	n.decider.tell(ha.Received{Message: ha.Heartbeat{From: "b", Boot: 1, Seq: 1, Cluster: core.Status().Cluster}})
 	if err := n.decider.inspect(context.Background(), func(*ha.Core) {}); err != nil {
 		t.Fatal(err)
 	}
-	for i := range mostFailures {
-		if len(d.kinds()) != 0 {
-			t.Errorf("an alarm after %d failures", i)
-		}
-		failures = g.countFailure(failures, errDisk)
+	for range 2 * mostFailures { // many, and soon
+		fail(time.Second)
 	}
+	g.status.phase = "synced" // it worked for a while
+	fail(failingFor)
+	g.status.phase = "outdated"
+	fail(failingFor)
+	if len(d.kinds()) != 0 {
+		t.Errorf("too early: %q, %+v", d.kinds(), f)
+	}
+	fail(time.Second)
 	if got := fmt.Sprint(d.kinds()); got != "[resync-failing]" || !strings.Contains(d.alarms.list()[0].Text, errDisk.Error()) {
-		t.Errorf("after %d failures: %s", failures, got)
+		t.Errorf("after %+v: %s", f, got)
 	}
 	g.endAlarms(alarmResync)
 	if len(d.kinds()) != 0 {

@@ -87,7 +87,7 @@ func (g *guest) protectWhile(ctx context.Context, m *machine) {
 	}
 	g.n.alarms.set(alarmProtection, g.name(), false, "")
 	defer start(ctx, func(ctx context.Context) { g.watchCheckpoints(ctx, protector) })()
-	retry, mirrored, failures := firstRetry, false, 0
+	retry, mirrored, failed := firstRetry, false, failures{}
 	for ctx.Err() == nil {
 		began := time.Now()
 		if !mirrored {
@@ -106,7 +106,7 @@ func (g *guest) protectWhile(ctx context.Context, m *machine) {
 		if time.Since(began) > lastRetry {
 			retry = firstRetry
 		}
-		failures = g.countFailure(failures, err)
+		failed = g.countFailure(failed, err, time.Now())
 		// Writes may have gone past a mirror that failed: never count the
 		// replica again before everything was compared.
 		mirrored = mirrored && !errors.Is(err, snapshot.ErrMirror)

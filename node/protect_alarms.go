@@ -27,26 +27,36 @@ func (g *guest) endAlarms(kinds ...string) {
 	}
 }
 
-// mostFailures is how often in a row the replica may fail to become whole
-// before that is an alarm of its own.
-const mostFailures = 3
+// The replica fails to become whole when so many attempts in a row, over so long
+// a time, failed although the peer was heard. A peer that has just died, or was
+// just started, is heard and does not answer for a moment.
+const (
+	mostFailures = 3
+	failingFor   = 15 * time.Second
+)
 
-// countFailure counts the attempts in a row that failed although the peer is
-// heard: a peer that is away is alarmed already.
-func (g *guest) countFailure(failures int, err error) int {
+// failures are attempts in a row that failed while the peer was heard.
+type failures struct {
+	count int
+	since time.Time
+}
+
+// countFailure counts one more, and alarms. A peer that is away is alarmed
+// already: it begins the count anew.
+func (g *guest) countFailure(f failures, err error, now time.Time) failures {
 	g.mu.Lock()
 	synced := g.status.phase == "synced"
 	g.mu.Unlock()
-	if synced {
-		failures = 0
-	}
 	if !g.n.peerHeard() {
-		return failures
+		return failures{}
 	}
-	if failures++; failures >= mostFailures {
-		g.n.alarms.set(alarmResync, g.name(), true, fmt.Sprintf("the replica of %s does not become complete, after %d attempts: %v", g.name(), failures, err))
+	if synced || f.count == 0 {
+		f = failures{since: now}
 	}
-	return failures
+	if f.count++; f.count >= mostFailures && now.Sub(f.since) >= failingFor {
+		g.n.alarms.set(alarmResync, g.name(), true, fmt.Sprintf("the replica of %s does not become complete, after %d attempts: %v", g.name(), f.count, err))
+	}
+	return f
 }
 
 // Bounds of a checkpoint's age.
