@@ -26,8 +26,6 @@ NotifyAccess=main
 ExecStart=/usr/bin/vmctl node run --name host --accel tcg --config /etc/vmctl.yaml
 Restart=always
 RestartSec=0
-# Shorter than it takes to give up on a guest that does not hear its power button:
-# the agent must ask for more time.
 TimeoutStopSec=5
 [Install]
 WantedBy=multi-user.target
@@ -322,10 +320,10 @@ func (h *guestHost) poweroff(id identity) {
 	if err != nil {
 		h.Fatalf("read the journal: %v\n%s", err, journal)
 	}
-	// The guest has no eyes for its power button: it was pressed, and the guest was
-	// ended after the bound, all of it by the agent and not by systemd.
+	// The guest was asked by its power button, by the agent: nothing was left for
+	// systemd to end.
 	last := -1
-	for _, word := range []string{"this node is shut down with its host", "web was stopped for the shutdown of this node (terminated)", "0 guests handed over, 1 stopped, 0 left", "Stopped vmctl.service"} {
+	for _, word := range []string{"this node is shut down with its host", "web was stopped for the shutdown of this node (guest)", "0 guests handed over, 1 stopped, 0 left", "Stopped vmctl.service"} {
 		at := bytes.LastIndex(journal, []byte(word))
 		if at <= last {
 			h.Errorf("%q is at %d of the journal, what comes before it at %d:\n%s", word, at, last, journal[max(0, len(journal)-6000):])
