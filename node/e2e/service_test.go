@@ -106,7 +106,7 @@ func TestNodeShutdownUnprotected(t *testing.T) {
 		t.Error(out)
 	}
 	b.ended(b.A)
-	report, err := testguest.VerifyDisk(t.Context(), b.A.DiskImage(b.vm))
+	report, err := b.A.VerifyDisks(t.Context(), b.vm.UUID)
 	b.must(err)
 	t.Log("disk:", report)
 	began := time.Now()
