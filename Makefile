@@ -44,10 +44,11 @@ test: unit sim e2e
 unit: deps
 	CGO_ENABLED=1 go test -race -timeout 20m $$(go list ./... | grep -v '^vmctl/node/e2e')
 
-# Who may run a guest: 10^4 schedules of at least twenty faults each, and the
-# mutants that they must catch.
+# Who may run a guest: every state within small bounds, 10^4 schedules of at least
+# twenty faults each, and the mutants that they must catch.
 .PHONY: sim
 sim:
+	go test -count=1 -v ./ha/model | grep -v '^=== '
 	go test -count=1 -v -run 'TestSchedules|TestBrokenWorlds' ./ha/sim -ha.schedules=10000 | grep -v '^=== '
 	go test -count=1 -v -run TestMutants ./ha | grep -v '^=== '
 
