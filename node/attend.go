@@ -20,7 +20,7 @@ func (g *guest) attend(ctx context.Context, m *machine) {
 	began := time.Now()
 	g.locked(func() { g.machine, g.plan, g.status.failure = m, nil, "" })
 	g.found()
-	g.n.alarms.set("guest-failed", g.name(), false, "")
+	g.n.alarms.set(alarmStart, g.name(), false, "")
 	run, cancel := context.WithCancel(ctx)
 	var parts sync.WaitGroup
 	parts.Go(func() { g.keepProtected(run, m) })
@@ -119,8 +119,12 @@ func (g *guest) setRun(ctx context.Context, run bool) error {
 	if err != nil {
 		return err
 	}
-	if err := g.write(func(r *guestRecord) { r.Run = run }); err != nil || run || !changes {
+	if err := g.write(func(r *guestRecord) { r.Run = run }); err != nil || run {
 		return err
+	}
+	g.endAlarms(alarmStart) // it is not to start any more
+	if !changes {
+		return nil
 	}
 	// Until another voter knows, a takeover would revive a guest that its user
 	// has stopped. When nobody answers the user's word stands all the same.

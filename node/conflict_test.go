@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -54,6 +55,9 @@ func TestStartThatFails(t *testing.T) {
 	v, err := a.VM(ctx, "web")
 	if err != nil || v.State != "stopped" || v.Run || v.PID != 0 {
 		t.Errorf("after a failed start: %+v, %v", v, err)
+	}
+	if got := a.alarms(t); len(got) != 0 || !slices.Contains(a.eventKinds(t), "guest-failed-over") {
+		t.Errorf("it is not to run any more, and these are raised: %q", got)
 	}
 	if err := a.Remove(ctx, "web", false); err != nil {
 		t.Error(err)

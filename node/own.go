@@ -62,6 +62,7 @@ func (g *guest) own(ctx context.Context) {
 	role, end := g.role(ctx, true)
 	defer end()
 	g.closeStandbyUnlessTaking()
+	defer g.endAlarms(alarmStart) // whether it starts is the next owner's business
 	for role.Err() == nil {
 		m, err := g.bringUp(role)
 		if err != nil {
@@ -231,7 +232,7 @@ func (g *guest) failed(err error) {
 		return
 	}
 	g.n.journal.record(warning, "start-failed", g.name(), err.Error())
-	g.n.alarms.set("guest-failed", g.name(), true, err.Error())
+	g.n.alarms.set(alarmStart, g.name(), true, err.Error())
 	g.locked(func() {
 		g.status.failure = err.Error()
 		if attempt == nil {

@@ -8,9 +8,10 @@ import (
 	"vmctl/snapshot"
 )
 
-// Alarms about the protection of a guest that runs here. That its replica is
-// outdated, or its lease about to end, is the lease core's to say.
+// Alarms about a guest of this node. That its replica is outdated, or its lease
+// about to end, is the lease core's to say.
 const (
+	alarmStart      = "guest-failed"      // it is to run, and does not start
 	alarmProtection = "protection-failed" // it cannot be begun
 	alarmResync     = "resync-failing"    // the peer is heard, and its replica does not become whole
 	alarmCheckpoint = "checkpoint-late"   // the replica's disks are whole, and its memory grows old
