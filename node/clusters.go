@@ -167,6 +167,9 @@ func (n *Node) AddWitness(ctx context.Context, addr, text string) (api.Witness, 
 	if err := checkAddr(addr); err != nil {
 		return api.Witness{}, api.Errorf(api.Usage, "add a witness: %v", err)
 	}
+	if err := n.mayChange(ctx, "add a witness"); err != nil {
+		return api.Witness{}, err
+	}
 	reply, err := id.Enrol(ctx, addr, token)
 	if err != nil {
 		return api.Witness{}, connectError(err)
@@ -196,6 +199,9 @@ func (n *Node) RemoveWitness(ctx context.Context) error {
 	}
 	if cluster.Witness == nil {
 		return api.Errorf(api.NotFound, "remove the witness: there is none")
+	}
+	if err := n.mayChange(ctx, "remove the witness"); err != nil {
+		return err
 	}
 	err = n.configure(ctx, func(c *ha.Cluster) { c.Mode, c.Witness = ha.ModeNone, "" })
 	if err == nil {

@@ -111,6 +111,9 @@ func (n *Node) SetMode(ctx context.Context, change api.ModeChange) (api.Cluster,
 	case mode != ha.ModeNone && !paired:
 		return api.Cluster{}, api.Errorf(api.Conflict, "set the mode %s: this node has no peer yet", mode).WithHint("See `vmctl cluster join`.")
 	}
+	if err := n.mayChange(ctx, "set the mode "+change.Mode); err != nil {
+		return api.Cluster{}, err
+	}
 	if mode == ha.ModeFence {
 		if err := n.fencesWork(ctx, other.Name); err != nil {
 			return api.Cluster{}, err
@@ -134,6 +137,21 @@ func (n *Node) SetMode(ctx context.Context, change api.ModeChange) (api.Cluster,
 	}
 	n.journal.record(warning, "mode-changed", "", texts[mode])
 	return n.Cluster(ctx)
+}
+
+// mayChange refuses to change a third vote while the peer is silent: what it owns
+// could not be taken over any more, and what is owned here not by it.
+func (n *Node) mayChange(ctx context.Context, what string) error {
+	var core ha.Status
+	if err := n.decider.inspect(ctx, func(c *ha.Core) { core = c.Status() }); err != nil {
+		return err
+	}
+	other, paired := n.members.peer()
+	if core.Cluster.Mode == ha.ModeNone || !paired || recently(core, core.PeerHeard) {
+		return nil
+	}
+	return api.Errorf(api.Unsafe, "%s: node %s is silent, and the third vote that is in force decides about its guests", what, other.Name).
+		WithHint("Wait until they are taken over, or bring %s back; `vmctl ha promote VM --confirm-peer-off` is for the case that neither comes.", other.Name)
 }
 
 // fencesWork refuses a mode that would fail when it is needed.
