@@ -218,6 +218,9 @@ func (c *Core) heartbeat(m Heartbeat) {
 	ack := c.receive(m)
 	c.compare()
 	for _, r := range m.Renewals {
+		if r.Gone {
+			ack.Beat = c.seq
+		}
 		if g := c.find(r.Guest); g != nil && g.rec.Handed && r.Epoch >= g.rec.Epoch {
 			g.rec.Handed = false
 		}

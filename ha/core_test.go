@@ -323,3 +323,33 @@ func TestBadSetups(t *testing.T) {
 		t.Error("a witness without an incarnation is accepted")
 	}
 }
+
+// What a former owner said before it knew that its guest was taken over and
+// removed does not bring the guest back, although it arrives last.
+func TestLateHeartbeatAfterRemoval(t *testing.T) {
+	b := newBench(t, ModeBias)
+	b.guest() // a's; b decides
+	b.part(nodeA, nodeB)
+	b.run(4 * second) // b took it over
+	said := func(list []Action, what func(Message) bool) (found Message) {
+		for _, a := range list {
+			if send, ok := a.(Send); ok && what(send.Message) {
+				found = send.Message
+			}
+		}
+		return found
+	}
+	beat := func(m Message) bool { _, ok := m.(Heartbeat); return ok }
+	late := said(b.all[nodeA], beat)
+	b.feed(nodeB, Forget{Guest: "web"})
+	told := said(b.all[nodeB], beat)
+	ack := said(b.step(nodeA, Received{Message: told}), func(m Message) bool { _, ok := m.(Ack); return ok })
+	b.step(nodeB, Received{Message: ack})
+	if b.core[nodeB].find("web") != nil {
+		t.Fatal("b still knows the removed guest")
+	}
+	b.step(nodeB, Received{Message: late})
+	if g := b.core[nodeB].find("web"); g != nil {
+		t.Errorf("it is back: %+v", g.rec)
+	}
+}

@@ -92,7 +92,7 @@ func (d *digest) holding(h *holding) {
 	}
 	d.text(string(h.from))
 	d.text(string(h.armFor))
-	for _, n := range []uint64{h.peerRev, h.witnessRev, h.shotRev, h.offRev, h.arm, h.settled} {
+	for _, n := range []uint64{h.peerRev, h.witnessRev, h.shotRev, h.offRev, h.goneBoot, h.goneBeat, h.arm, h.settled} {
 		d.num(n)
 	}
 	d.flags(h.armSent, h.sure, h.takeSent, h.detach)

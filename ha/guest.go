@@ -24,6 +24,8 @@ type holding struct {
 	from       NodeID // the witness the two witness fields are about
 	peerRev    uint64 // highest revision the peer has stored
 	shotRev    uint64 // revision when the outstanding shot at the peer was ordered
+	goneBoot   uint64 // with goneBeat: heartbeats of the peer from before it knew that the guest is gone
+	goneBeat   uint64
 	offRev     uint64 // the peer was off after this revision: it cannot claim before it hears it
 	witnessRev uint64 // highest revision the witness has stored
 	deadline   Time   // last one given to the guard

@@ -26,6 +26,9 @@ func (c *Core) acked(m Ack) {
 		if g == nil || g.rec.Owner != c.self || g.rec.Epoch != grant.Epoch {
 			continue
 		}
+		if g.rec.Gone && m.From == c.peer() {
+			g.hold.goneBoot, g.hold.goneBeat = m.FromBoot, m.Beat
+		}
 		c.grantedBy(g, m.From, grant.Rev, deadline)
 	}
 	for _, r := range m.Records {

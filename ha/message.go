@@ -22,6 +22,7 @@ type Ack struct {
 	FromBoot uint64 // the acknowledging voter's incarnation
 	Boot     uint64 // echo of the heartbeat
 	Seq      uint64 // echo of the heartbeat
+	Beat     uint64 // if a grant is about a removed guest: every heartbeat of this voter up to this Seq is older than the grant
 	Grants   []Grant
 	Records  []Record // guests this voter knows as yours that you did not list
 }

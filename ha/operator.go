@@ -171,6 +171,9 @@ func (c *Core) bury() {
 		peer := c.peer() == "" || h.peerRev == r.Rev
 		if c.mutant.has(mutantBuryEarly) || peer && (witness == "" || (h.from == witness && h.witnessRev == r.Rev)) {
 			c.clearAlarms(r.Guest)
+			// What the peer said before it knew of the removal may still be on its
+			// way, and would bring the guest back as one of the peer's.
+			c.fresh(c.peer(), h.goneBoot, h.goneBeat)
 			c.remove(r.Guest)
 		}
 	}
