@@ -201,6 +201,9 @@ func (g *guest) replicaDecided(epoch uint64, attached bool) {
 	g.locked(func() {
 		if g.epoch == epoch {
 			g.attached, g.detached = attached, !attached
+			if !attached && g.status.phase == "synced" { // whatever the link still waits for
+				g.status.phase, g.status.reason = "outdated", "the peer did not acknowledge in time"
+			}
 		}
 	})
 }
