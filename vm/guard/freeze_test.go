@@ -33,7 +33,7 @@ func TestFreezeAtDeadlineAndThaw(t *testing.T) {
 func TestStrayContinueIsFrozenAgain(t *testing.T) {
 	t.Parallel()
 	b := startBench(t)
-	b.renew(soon(20 * time.Millisecond))
+	b.renew(soon(200 * time.Millisecond))
 	b.untilStopped()
 	for range 3 {
 		if err := syscall.Kill(b.client.PID(), syscall.SIGCONT); err != nil {
@@ -77,7 +77,7 @@ func TestRenewRefusals(t *testing.T) {
 		t.Errorf("claim of a guest that is no standby: %v", err)
 	}
 	// A frozen guest is not thawed by any of these.
-	b.renew(soon(20 * time.Millisecond))
+	b.renew(soon(200 * time.Millisecond))
 	b.untilStopped()
 	for epoch := range uint64(10) {
 		if epoch != b.launch.Epoch {
@@ -99,7 +99,7 @@ func TestRevokeKillsAndRecords(t *testing.T) {
 	}{
 		{"revoke", func(b *bench) error { return b.client.Revoke(b.Context(), 7) }, ReasonRevoked, syscall.SIGKILL, ""},
 		{"revoke frozen", func(b *bench) error {
-			b.renew(soon(time.Millisecond))
+			b.renew(soon(200 * time.Millisecond))
 			b.untilStopped()
 			return b.client.Revoke(b.Context(), 7)
 		}, ReasonRevoked, syscall.SIGKILL, ""},
@@ -107,7 +107,7 @@ func TestRevokeKillsAndRecords(t *testing.T) {
 		{"terminate", func(b *bench) error { return b.client.Terminate(b.bounded(), time.Minute) }, ReasonTerminated, syscall.SIGTERM, ""},
 		{"terminate deaf", func(b *bench) error { return b.client.Terminate(b.Context(), 50*time.Millisecond) }, ReasonTerminated, syscall.SIGKILL, "FAKE_DEAF=1"},
 		{"terminate frozen", func(b *bench) error {
-			b.renew(soon(time.Millisecond))
+			b.renew(soon(200 * time.Millisecond))
 			b.untilStopped()
 			return b.client.Terminate(b.bounded(), time.Minute)
 		}, ReasonTerminated, syscall.SIGKILL, ""},
