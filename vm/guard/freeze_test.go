@@ -112,7 +112,7 @@ func TestRevokeKillsAndRecords(t *testing.T) {
 			return b.client.Terminate(b.bounded(), time.Minute)
 		}, ReasonTerminated, syscall.SIGKILL, ""},
 		{"freeze while terminating", func(b *bench) error {
-			b.renew(soon(100 * time.Millisecond))
+			b.renew(soon(200 * time.Millisecond))
 			return b.client.Terminate(b.bounded(), time.Minute)
 		}, ReasonTerminated, syscall.SIGKILL, "FAKE_DEAF=1"},
 		{"guard asked", func(b *bench) error { return syscall.Kill(b.status().GuardPID, syscall.SIGTERM) }, ReasonTerminated, syscall.SIGTERM, ""},

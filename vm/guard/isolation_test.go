@@ -32,7 +32,7 @@ func TestIsolation(t *testing.T) {
 				}
 			}
 			b.untilTicks()
-			pid, deadline := b.client.PID(), soon(50*time.Millisecond)
+			pid, deadline := b.client.PID(), soon(200*time.Millisecond)
 			b.renew(deadline)
 			if !c.stopped {
 				b.untilStopped()

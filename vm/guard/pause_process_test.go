@@ -102,7 +102,7 @@ func TestHungMonitor(t *testing.T) {
 	if err := b.client.BeginPause(ctx, 2, time.Minute); !errors.Is(err, ErrPauseBusy) {
 		t.Errorf("pause while a cont is on its way: %v", err)
 	}
-	b.renew(soon(50 * time.Millisecond))
+	b.renew(soon(200 * time.Millisecond))
 	b.untilStopped()
 	b.mustBeStill()
 	b.renew(Forever)

@@ -79,7 +79,7 @@ func TestEveryThreadIsSentTheStop(t *testing.T) {
 	t.Parallel()
 	b := startBench(t)
 	b.untilTicks()
-	b.renew(soon(time.Millisecond))
+	b.renew(soon(200 * time.Millisecond))
 	b.untilStopped()
 	threads, err := filepath.Glob("/proc/" + strconv.Itoa(b.client.PID()) + "/task/*/status")
 	if err != nil {

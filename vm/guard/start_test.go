@@ -125,7 +125,7 @@ func TestStandbyIsClaimedOnce(t *testing.T) {
 	if err := b.client.Claim(ctx, 6, Forever); !errors.Is(err, ErrStaleEpoch) {
 		t.Errorf("stale claim: %v", err)
 	}
-	if err := b.client.Claim(ctx, 9, soon(50*time.Millisecond)); err != nil {
+	if err := b.client.Claim(ctx, 9, soon(200*time.Millisecond)); err != nil {
 		t.Fatal(err)
 	}
 	b.untilStopped()
