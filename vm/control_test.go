@@ -183,6 +183,20 @@ func TestShortPausesAreNotReported(t *testing.T) {
 		if e := <-events; e.Kind != EventRunState || e.State != StatePaused {
 			t.Errorf("event %+v", e)
 		}
+		for range 20 { // it goes on, under checkpoints
+			s.events <- QEMUEvent{Name: "RESUME"}
+			time.Sleep(settle / 2)
+			s.events <- QEMUEvent{Name: "STOP"}
+			time.Sleep(settle / 10)
+		}
+		s.events <- QEMUEvent{Name: "RESUME"}
+		synctest.Wait()
+		if len(events) != 1 {
+			t.Fatalf("%d events tell that the guest goes on", len(events))
+		}
+		if e := <-events; e.Kind != EventRunState || e.State != StateRunning {
+			t.Errorf("event %+v", e)
+		}
 		g.Close()
 	})
 }

@@ -30,9 +30,16 @@ func (w *watcher) run() {
 			}
 			before := w.tracker.state
 			w.take(e)
-			if w.tracker.state == w.tracker.reported {
+			switch {
+			case w.tracker.state == w.tracker.reported:
 				settled.Stop()
-			} else if w.tracker.state != before {
+			case w.tracker.state == StateRunning:
+				// At once: checkpoints stop the guest again and again, perhaps
+				// faster than anything settles.
+				settled.Stop()
+				w.tracker.changed()
+				w.publish(Event{Kind: EventRunState, Time: time.Now()})
+			case w.tracker.state != before:
 				settled.Reset(settle)
 			}
 		case <-settled.C:
