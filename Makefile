@@ -42,7 +42,7 @@ test: unit sim e2e
 
 .PHONY: unit
 unit: deps
-	CGO_ENABLED=1 go test -race -timeout 20m $$(go list ./... | grep -v '^vmctl/node/e2e')
+	CGO_ENABLED=1 go test -race -timeout 20m $$(go list ./... | grep -v -e '^vmctl/node/e2e' -e '^vmctl/packaging/testguest$$')
 
 # Who may run a guest: every state within small bounds, 10^4 schedules of at least
 # twenty faults each, and the mutants that they must catch.
@@ -60,6 +60,7 @@ soak:
 
 .PHONY: e2e
 e2e: guest
+	go test -count=1 -timeout 10m ./packaging/testguest
 	go test -count=1 -timeout 30m $(E2E)
 	go test -count=1 -timeout 10m $(CHAOSTEST) $(SLICE)
 
