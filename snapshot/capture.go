@@ -58,13 +58,15 @@ type Report struct {
 	Pause    time.Duration // the guest was stopped
 	Bytes    int64         // RAM and device state sent
 	Full     bool
+	Copied   uint64 // pages copied in the pause
 }
 
 // capture is one checkpoint in the making.
 type capture struct {
 	replica.Outgoing
-	at    time.Time
-	pause time.Duration
+	at     time.Time
+	pause  time.Duration
+	memory memory.Stats // of the pause
 }
 
 // checkpoints takes one after the other.
@@ -113,13 +115,6 @@ func (p *Protector) checkpoints(ctx context.Context, interval func() time.Durati
 
 // checkpoint captures one and sends it.
 func (p *Protector) checkpoint(ctx context.Context) (Report, error) {
-	// Live, so that less is left to copy in the pause. Torn pages are compared
-	// again there.
-	if p.Last().Sequence == 0 {
-		if _, err := memory.Scan(ctx, p.image, p.shadow, p.sender.Delta(), memory.Options{}); err != nil {
-			return Report{}, err
-		}
-	}
 	taken, err := p.capture(ctx)
 	if err != nil {
 		return Report{}, fmt.Errorf("take a checkpoint: %w", err)
@@ -128,7 +123,7 @@ func (p *Protector) checkpoint(ctx context.Context) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
-	return Report{Sequence: taken.Sequence, Time: taken.at, Pause: taken.pause, Full: sent.Full,
+	return Report{Sequence: taken.Sequence, Time: taken.at, Pause: taken.pause, Full: sent.Full, Copied: taken.memory.Pages,
 		Bytes: int64(sent.Bytes) + int64(sent.Blob)}, nil
 }
 
@@ -138,10 +133,17 @@ func (p *Protector) capture(ctx context.Context) (taken capture, err error) {
 	if taken.Sequence, err = p.sender.Number(); err != nil {
 		return taken, err
 	}
+	passes, first, err := p.lookAhead(ctx)
+	if err != nil {
+		return taken, err
+	}
 	err = p.config.Machine.Exclusive(ctx, func(ctx context.Context) (err error) {
 		taken, err = p.captureStopped(ctx, taken)
 		return err
 	})
+	if err == nil {
+		p.passes.done(passes, first, taken.memory.Pages)
+	}
 	return taken, err
 }
 
@@ -206,7 +208,7 @@ func (p *Protector) take(ctx context.Context, taken *capture) (err error) {
 	if taken.Blob, err = p.config.Machine.SaveDevices(ctx); err != nil {
 		return err
 	}
-	if _, err := memory.Scan(ctx, p.image, p.shadow, p.sender.Delta(), memory.Options{}); err != nil {
+	if taken.memory, err = p.finder.Stopped(ctx); err != nil {
 		return err
 	}
 	if p.replicator == nil {

@@ -45,6 +45,9 @@ func (p *Protector) handOver(ctx context.Context, give func(context.Context) err
 	if taken.Sequence, err = p.sender.Number(); err != nil {
 		return fmt.Errorf("hand the guest over: %w", err)
 	}
+	if _, _, err := p.lookAhead(ctx); err != nil {
+		return fmt.Errorf("hand the guest over: %w", err)
+	}
 	err = p.config.Machine.Exclusive(ctx, func(ctx context.Context) (err error) {
 		running, err := p.stopGuest(ctx, &taken, handBound)
 		defer func() {

@@ -34,6 +34,7 @@ type ProtectorConfig struct {
 	Epoch   uint64
 	RAM     string // path of the RAM file; empty: disks only, no checkpoints
 	RAMSize int64
+	PID     int    // of QEMU, whose page table tells what it wrote
 	Spec    []byte // hash of what the device state belongs to
 	Counter string // file that numbers the checkpoints
 	Mirror  *Mirror
@@ -47,7 +48,9 @@ type ProtectorConfig struct {
 	// Synced is called when the replica is complete: with disks only, when they
 	// are in sync; else when the first checkpoint is committed.
 	Synced func(ctx context.Context) error
-	Log    *slog.Logger
+	// Noted is told what people should know; kind is the word for it.
+	Noted func(kind, text string)
+	Log   *slog.Logger
 }
 
 // Protector keeps one running guest's replica up to date. It lives as long as
@@ -59,6 +62,8 @@ type Protector struct {
 	sender     *replica.Sender        // nil: no checkpoints
 	image      *memory.Image
 	shadow     *memory.Shadow
+	finder     *memory.Finder
+	passes     prePass
 	serving    sync.WaitGroup
 	stop       context.CancelFunc
 	failed     chan error // the replicator ended by itself
@@ -106,23 +111,6 @@ func NewProtector(config ProtectorConfig) (_ *Protector, err error) {
 		}
 	})
 	return p, nil
-}
-
-func (p *Protector) openMemory() (err error) {
-	if p.image, err = memory.Open(p.config.RAM, p.config.RAMSize); err != nil {
-		return err
-	}
-	if p.shadow, err = memory.NewShadow(p.config.RAMSize); err != nil {
-		return err
-	}
-	counter, err := replica.OpenCounter(p.config.Counter)
-	if err != nil {
-		return err
-	}
-	p.sender, err = replica.NewSender(replica.SenderConfig{
-		Epoch: p.config.Epoch, Spec: p.config.Spec, Shadow: p.shadow, Numbers: counter, Log: p.config.Log, AckTimeout: ackTimeout,
-	})
-	return err
 }
 
 // ackTimeout bounds how long a checkpoint makes no progress.
@@ -254,14 +242,4 @@ func (p *Protector) Close() error {
 	p.stop()
 	p.serving.Wait()
 	return p.closeMemory()
-}
-
-func (p *Protector) closeMemory() (err error) {
-	if p.image != nil {
-		err = p.image.Close()
-	}
-	if p.shadow != nil {
-		err = errors.Join(err, p.shadow.Close())
-	}
-	return err
 }

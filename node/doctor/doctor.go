@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	pages "vmctl/snapshot/memory"
 	"vmctl/vm"
 	"vmctl/vm/accel"
 	"vmctl/vm/guard/watchdog"
@@ -96,10 +97,10 @@ func tun() Finding {
 }
 
 func softDirty() Finding {
-	if _, err := os.Stat("/proc/self/clear_refs"); err != nil {
-		return Finding{Weak, "dirty pages", "the kernel does not track them", "checkpoints compare all memory, which lengthens pauses; use a distribution's kernel"}
+	if err := pages.SelfTest(); err != nil {
+		return Finding{Weak, "dirty pages", err.Error(), "checkpoints compare all memory, which lengthens pauses; distributions' kernels track what is written"}
 	}
-	return Finding{Good, "dirty pages", "/proc/self/clear_refs is there", ""}
+	return Finding{Good, "dirty pages", "the kernel tracks what is written", ""}
 }
 
 // watchdogOf says what a device is good for. It is not opened: that would arm it.

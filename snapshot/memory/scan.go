@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/bits"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -21,13 +22,21 @@ const segmentBlocks = 16
 // Options of a Scan.
 type Options struct {
 	Threads int // 0 means DefaultThreads
+	// Only, if not nil, has the pages that may differ; others are not looked at.
+	Only *Delta
+	// Audit is a range of blocks that is compared whole in spite of Only.
+	Audit Range
 }
+
+// Range is the blocks from First up to, and without, End.
+type Range struct{ First, End uint64 }
 
 // Stats say what one Scan did.
 type Stats struct {
 	Pages    uint64 // pages that differed and were copied
 	Bytes    uint64 // Pages in bytes
-	Compared uint64 // pages looked at; the rest were holes
+	Compared uint64 // pages looked at; the rest were holes, or not in Options.Only
+	Missed   uint64 // pages of the audit that differed and were not in Options.Only
 	Duration time.Duration
 }
 
@@ -46,7 +55,7 @@ func Scan(ctx context.Context, live *Image, shadow *Shadow, delta *Delta, opts O
 		return Stats{}, fmt.Errorf("scan guest RAM: %w", err)
 	}
 	defer shadow.release()
-	if live.Pages() != shadow.Pages() || delta.pages != shadow.Pages() {
+	if live.Pages() != shadow.Pages() || delta.pages != shadow.Pages() || opts.Only != nil && opts.Only.pages != shadow.Pages() {
 		return Stats{}, fmt.Errorf("scan RAM of %d pages into a shadow of %d and a delta of %d: %w",
 			live.Pages(), shadow.Pages(), delta.pages, ErrSize)
 	}
@@ -57,7 +66,7 @@ func Scan(ctx context.Context, live *Image, shadow *Shadow, delta *Delta, opts O
 	if threads <= 0 {
 		threads = DefaultThreads
 	}
-	s := &scan{ctx: ctx, live: live, shadow: shadow, delta: delta}
+	s := &scan{ctx: ctx, live: live, shadow: shadow, delta: delta, only: opts.Only, audit: opts.Audit}
 	var others sync.WaitGroup
 	for range threads - 1 {
 		others.Go(s.work)
@@ -68,7 +77,7 @@ func Scan(ctx context.Context, live *Image, shadow *Shadow, delta *Delta, opts O
 		s.fail(err)
 	}
 	pages := s.changed.Load()
-	stats := Stats{Pages: pages, Bytes: pages * PageSize, Compared: s.compared.Load(), Duration: time.Since(started)}
+	stats := Stats{Pages: pages, Bytes: pages * PageSize, Compared: s.compared.Load(), Missed: s.missed.Load(), Duration: time.Since(started)}
 	if failure := s.failure.Load(); failure != nil {
 		return stats, fmt.Errorf("scan guest RAM %s: %w", live.path, *failure)
 	}
@@ -82,9 +91,11 @@ type scan struct {
 	live   *Image
 	shadow *Shadow
 	delta  *Delta
+	only   *Delta // nil: every page
+	audit  Range
 
-	next, changed, compared atomic.Uint64
-	failure                 atomic.Pointer[error]
+	next, changed, compared, missed atomic.Uint64
+	failure                         atomic.Pointer[error]
 }
 
 // work takes segments until there are none or something failed.
@@ -120,6 +131,10 @@ func (s *scan) fail(err error) { s.failure.CompareAndSwap(nil, &err) }
 func (s *scan) segment(first, last uint64) error {
 	data := first // no memory in the blocks from the last question up to here
 	for block := first; block < last; block++ {
+		look := s.look(block)
+		if look == 0 {
+			continue
+		}
 		if !s.shadow.present[block] {
 			if block >= data {
 				var err error
@@ -132,28 +147,42 @@ func (s *scan) segment(first, last uint64) error {
 			}
 			s.shadow.present[block] = true
 		}
-		s.block(block)
+		s.block(block, look)
 	}
 	return nil
 }
 
-// block compares one block and copies the pages that differ.
-func (s *scan) block(block uint64) {
+// look has a bit for each page of a block that is to be compared.
+func (s *scan) look(block uint64) uint64 {
+	if s.only == nil || s.audit.First <= block && block < s.audit.End {
+		return s.shadow.mask(block)
+	}
+	return s.only.words[block]
+}
+
+// block compares pages of one block and copies those that differ.
+func (s *scan) block(block, look uint64) {
 	start := block * BlockSize
 	end := min(start+BlockSize, uint64(len(s.live.data)))
 	live, shadow := s.live.data[start:end], s.shadow.data[start:end]
-	s.compared.Add(uint64(len(live)) / PageSize)
-	var copied uint64
-	for off := 0; off < len(live); off += PageSize {
+	var differ uint64
+	for left := look; left != 0; left &= left - 1 {
+		off := bits.TrailingZeros64(left) * PageSize
 		from, to := live[off:off+PageSize], shadow[off:off+PageSize]
 		if bytes.Equal(from, to) {
 			continue
 		}
-		s.delta.words[block] |= 1 << (off / PageSize)
+		bit := uint64(1) << (off / PageSize)
+		differ |= bit
+		s.delta.words[block] |= bit
 		copy(to, from)
-		copied++
 	}
-	if copied > 0 {
-		s.changed.Add(copied)
+	s.compared.Add(uint64(bits.OnesCount64(look)))
+	if differ == 0 {
+		return
+	}
+	s.changed.Add(uint64(bits.OnesCount64(differ)))
+	if s.only != nil {
+		s.missed.Add(uint64(bits.OnesCount64(differ &^ s.only.words[block])))
 	}
 }
