@@ -25,6 +25,7 @@ func (g *guest) attend(ctx context.Context, m *machine) {
 	var parts sync.WaitGroup
 	parts.Go(func() { g.keepProtected(run, m) })
 	parts.Go(func() { g.followEvents(run, m) })
+	parts.Go(func() { g.watchRPO(run, m) })
 	select {
 	case <-m.ended():
 	case <-ctx.Done():
