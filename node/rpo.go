@@ -9,6 +9,7 @@ import (
 )
 
 const (
+	alarmRPO = "rpo-exceeded"
 	// rpoIntervals is how many intervals of work a guest may stand to lose
 	// before that is an alarm.
 	rpoIntervals = 5
@@ -43,6 +44,7 @@ func (w *rpoWatch) step(now time.Time, rpo, bound time.Duration) bool {
 // checkpoint is too old: before the first one counts what ran without any.
 func (g *guest) watchRPO(ctx context.Context, m *machine) {
 	began := time.Now()
+	defer g.endAlarms(alarmRPO)
 	var watch rpoWatch
 	ticker := time.NewTicker(rpoTick)
 	defer ticker.Stop()
@@ -50,18 +52,17 @@ func (g *guest) watchRPO(ctx context.Context, m *machine) {
 		protection := g.spec().Protection
 		if protection.Level == vm.ProtectResume {
 			rpo, bound := g.rpo(m, began), rpoIntervals*protection.Interval()
-			g.n.alarms.set("rpo-exceeded", g.name(), watch.step(time.Now(), rpo, bound), fmt.Sprintf(
+			g.n.alarms.set(alarmRPO, g.name(), watch.step(time.Now(), rpo, bound), fmt.Sprintf(
 				"%s would lose more than %s of work if this host died: its last checkpoint is %s old", g.name(), bound, rpo.Round(100*time.Millisecond)))
 		} else {
 			watch = rpoWatch{}
-			g.n.alarms.set("rpo-exceeded", g.name(), false, "")
+			g.n.alarms.set(alarmRPO, g.name(), false, "")
 		}
 		select {
 		case <-ctx.Done():
 		case <-ticker.C:
 		}
 	}
-	g.n.alarms.set("rpo-exceeded", g.name(), false, "")
 }
 
 // rpo is the age of the guest's newest checkpoint on the peer.

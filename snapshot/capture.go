@@ -137,6 +137,7 @@ func (p *Protector) capture(ctx context.Context) (taken capture, err error) {
 	if err != nil {
 		return taken, err
 	}
+	defer p.config.Turns.take(ctx)()
 	err = p.config.Machine.Exclusive(ctx, func(ctx context.Context) (err error) {
 		taken, err = p.captureStopped(ctx, taken)
 		return err

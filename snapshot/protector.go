@@ -39,6 +39,8 @@ type ProtectorConfig struct {
 	Counter string // file that numbers the checkpoints
 	Mirror  *Mirror
 	Machine Machine
+	Share   *replica.Share // the way to the peer, with this node's other guests; nil: alone
+	Turns   *Turns         // to stand still, with the same
 
 	// Outdated says that the peer's replica is durably outdated now, or that
 	// there is none: only then may writes go without it from the start.

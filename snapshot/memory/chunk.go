@@ -42,6 +42,10 @@ type Chunk []byte
 // sum is the chunk's own checksum, as stored in it.
 func (c Chunk) sum() uint64 { return binary.LittleEndian.Uint64(c) }
 
+// PageBytes is how many bytes of pages an encoded chunk stands for, zero pages
+// left out.
+func (c Chunk) PageBytes() int { return int(binary.LittleEndian.Uint32(c[20:])) }
+
 // part is one run of a decoded chunk.
 type part struct {
 	Run

@@ -14,6 +14,8 @@ import (
 type EncodeOptions struct {
 	Compress bool // zstd level 1 for chunks where it saves an eighth or more
 	SkipZero bool // leave zero pages out: the other end starts from zeros
+	// Choose, if not nil, says before each chunk whether to compress it.
+	Choose func() bool
 }
 
 // Summary describes an encoded delta; it is what a trailer carries.
@@ -66,7 +68,11 @@ func (e *Encoder) Encode(ctx context.Context, shadow *Shadow, delta *Delta, opts
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		chunk := e.chunk(opts.Compress)
+		compress := opts.Compress
+		if opts.Choose != nil {
+			compress = opts.Choose()
+		}
+		chunk := e.chunk(compress)
 		digest.Add(chunk)
 		sum.Chunks++
 		sum.Bytes += uint64(len(chunk))

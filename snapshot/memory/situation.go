@@ -92,11 +92,25 @@ func areasOf(maps []byte, device, inode uint64) (found []area) {
 
 // parseArea reads "start-end perms offset major:minor inode path".
 func parseArea(line string) (a area, ok bool) {
-	var offset uint64
-	var major, minor uint32
-	n, err := fmt.Sscanf(line, "%x-%x %s %x %x:%x %d", &a.start, &a.end, &a.perms, &offset, &major, &minor, &a.inode)
-	a.device = unix.Mkdev(major, minor)
-	return a, err == nil && n == 7 && len(a.perms) == 4
+	words := strings.Fields(line)
+	if len(words) < 5 || len(words[1]) != 4 {
+		return a, false
+	}
+	start, end, _ := strings.Cut(words[0], "-")
+	major, minor, _ := strings.Cut(words[3], ":")
+	var numbers [5]uint64
+	for i, word := range []string{start, end, major, minor, words[4]} {
+		base := 16
+		if i == 4 {
+			base = 10
+		}
+		var err error
+		if numbers[i], err = strconv.ParseUint(word, base, 64); err != nil {
+			return a, false
+		}
+	}
+	device := unix.Mkdev(uint32(numbers[2]), uint32(numbers[3]))
+	return area{numbers[0], numbers[1], words[1], device, numbers[4]}, true
 }
 
 // hasSwap reads /proc/swaps: a heading, then a line a device.

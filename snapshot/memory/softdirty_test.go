@@ -198,16 +198,16 @@ func TestSelfTest(t *testing.T) {
 }
 
 func TestSoftDirtyMissesNothing(t *testing.T) {
-	const pages = 16 << 10 // 64 MiB
+	const pages = 2 << 10 // few: the kernel with the bits may run under emulation
 	p := startProgram(t, ramDir(t), pages)
 	f := p.finder(func(err error) { t.Errorf("gave up: %v", err) })
 	full := p.stopped(f)
 	p.toggle()
 	var changed, compared uint64
 	var took time.Duration
-	const rounds = 150
+	const rounds = 60
 	for round := range rounds {
-		time.Sleep(20 * time.Millisecond) // the program's own time
+		time.Sleep(5 * time.Millisecond) // the program's own time
 		if round%2 == 0 {
 			if _, err := f.Live(context.Background()); err != nil {
 				t.Fatal(err)
@@ -241,7 +241,7 @@ func TestSoftDirtyMissesNothing(t *testing.T) {
 
 // A hole that is read back looks clean: the audit finds it.
 func TestSoftDirtyAuditFindsAHole(t *testing.T) {
-	const pages = 4 << 10
+	const pages = 1 << 10
 	p := startProgram(t, ramDir(t), pages)
 	var reason error
 	f := p.finder(func(err error) { reason = err })

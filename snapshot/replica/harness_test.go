@@ -188,7 +188,7 @@ func (s *source) restart() {
 		s.t.Fatal(err)
 	}
 	if s.sender, err = NewSender(SenderConfig{Epoch: s.epoch, Spec: []byte("spec"), Shadow: s.shadow, Numbers: s.numbers,
-		Compress: true, AckTimeout: 10 * time.Second}); err != nil {
+		Compress: CompressAlways, AckTimeout: 10 * time.Second}); err != nil {
 		s.t.Fatal(err)
 	}
 }

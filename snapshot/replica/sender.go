@@ -26,7 +26,8 @@ type SenderConfig struct {
 	Spec       []byte         // hash of the spec that the guest runs with
 	Shadow     *memory.Shadow // scanned by the caller, read by Send
 	Numbers    Numbers
-	Compress   bool          // for links slower than about 5 Gbit/s
+	Compress   Compression
+	Share      *Share        // of the senders of this node; nil: alone
 	AckTimeout time.Duration // 0 means DefaultAckTimeout
 	Log        *slog.Logger  // nil: none
 }
@@ -51,6 +52,7 @@ type Sender struct {
 	number   uint64        // last given out here
 	above    uint64        // highest number that the peer has seen
 	idle     *time.Timer   // of the Send under way
+	pays     pays
 }
 
 // Outgoing is a checkpoint without its RAM, which is in the shadow.

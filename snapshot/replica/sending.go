@@ -54,12 +54,17 @@ func (s *Sender) send(ctx context.Context, out Outgoing) (Sent, error) {
 	s.delta.Reset()
 	s.pending = b
 	sent := Sent{Full: full}
+	bulk := full || s.unproved.Pages() > bulkPages
+	s.cfg.Share.begin(bulk)
+	defer s.cfg.Share.end(bulk)
 	err := s.bounded(ctx, func() error {
 		var err error
-		if sent.Summary, err = s.transmit(ctx, b, out.Blob); err != nil {
+		if sent.Summary, err = s.transmit(ctx, b, out.Blob, bulk); err != nil {
 			return err
 		}
-		return s.answer(KindAck, b)
+		err = s.answer(KindAck, b)
+		s.pays.end(time.Now())
+		return err
 	})
 	if err == nil {
 		s.settle(true)
@@ -75,17 +80,25 @@ func (s *Sender) send(ctx context.Context, out Outgoing) (Sent, error) {
 }
 
 // transmit writes the frames of a checkpoint.
-func (s *Sender) transmit(ctx context.Context, b Begin, blob []byte) (memory.Summary, error) {
+func (s *Sender) transmit(ctx context.Context, b Begin, blob []byte, bulk bool) (memory.Summary, error) {
+	s.pays.begin(time.Now())
 	if err := s.stream.Send(KindBegin, b); err != nil {
 		return memory.Summary{}, err
 	}
 	index := uint64(0)
-	sum, err := s.encoder.Encode(ctx, s.cfg.Shadow, s.unproved, memory.EncodeOptions{Compress: s.cfg.Compress, SkipZero: b.Base == 0},
+	sum, err := s.encoder.Encode(ctx, s.cfg.Shadow, s.unproved, memory.EncodeOptions{Choose: s.compress, SkipZero: b.Base == 0},
 		func(chunk memory.Chunk) error {
 			m := Chunk{Epoch: b.Epoch, Sequence: b.Sequence, Index: index, Data: chunk}
 			index++
+			waiting := time.Now()
+			if err := s.cfg.Share.chunk(ctx, bulk, len(chunk)); err != nil {
+				return err
+			}
+			s.pays.idle(time.Since(waiting))
 			s.idle.Reset(s.cfg.AckTimeout)
-			return s.stream.Send(KindChunk, &m)
+			err := s.stream.Send(KindChunk, &m)
+			s.pays.sent(chunk.PageBytes(), time.Now())
+			return err
 		})
 	if err != nil {
 		return sum, err
@@ -99,6 +112,14 @@ func (s *Sender) transmit(ctx context.Context, b Begin, blob []byte) (memory.Sum
 	blobSum := sha256.Sum256(blob)
 	return sum, s.stream.Send(KindEnd, End{Epoch: b.Epoch, Sequence: b.Sequence, Chunks: sum.Chunks,
 		Pages: sum.Pages, Zeros: sum.Zeros, Checksum: sum.Checksum, BlobSum: blobSum[:]})
+}
+
+// compress tells whether to compress the next chunk.
+func (s *Sender) compress() bool {
+	if s.cfg.Compress == CompressIfItPays {
+		return s.pays.compress()
+	}
+	return s.cfg.Compress == CompressAlways
 }
 
 // refusedError keeps an answer apart from a broken link.
