@@ -11,13 +11,17 @@ import (
 
 	"vmctl/ha"
 	"vmctl/node/api"
+	"vmctl/snapshot"
+	"vmctl/snapshot/replica"
 	"vmctl/store"
 	"vmctl/vm"
 )
 
 // guests are all guests this node knows of, its own and the peer's.
 type guests struct {
-	n *Node
+	n     *Node
+	share *replica.Share  // their way to the peer
+	turns *snapshot.Turns // in which they stand still
 
 	mu    sync.Mutex
 	byID  map[string]*guest
@@ -25,7 +29,9 @@ type guests struct {
 	tasks sync.WaitGroup
 }
 
-func newGuests(n *Node) *guests { return &guests{n: n, byID: map[string]*guest{}} }
+func newGuests(n *Node) *guests {
+	return &guests{n: n, byID: map[string]*guest{}, share: replica.NewShare(), turns: snapshot.NewTurns()}
+}
 
 // load makes a guest of every stored record. They live once run is called.
 func (gs *guests) load() error {

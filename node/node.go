@@ -18,8 +18,6 @@ import (
 	"vmctl/node/notify"
 	"vmctl/node/peer"
 	"vmctl/node/wire"
-	"vmctl/snapshot"
-	"vmctl/snapshot/replica"
 	"vmctl/store"
 	"vmctl/vm"
 	"vmctl/vm/guard"
@@ -40,8 +38,6 @@ type Node struct {
 	notifier  *notify.Notifier
 	journal   *journal
 	alarms    *alarms
-	share     *replica.Share  // the guests' way to the peer
-	turns     *snapshot.Turns // in which they stand still
 	neighbour *neighbour
 	members   *membership
 	exchange  *exchange
@@ -102,7 +98,6 @@ func (n *Node) load(ctx context.Context) (err error) {
 	}
 	n.journal = newJournal(n.db, n.config.Name, n.log, n.notifier.Notify)
 	n.alarms = newAlarms(n.journal)
-	n.share, n.turns = replica.NewShare(), snapshot.NewTurns()
 	if err := n.alarms.load(n.db); err != nil {
 		return err
 	}

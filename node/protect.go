@@ -238,7 +238,7 @@ func (g *guest) newProtector(m *machine) (*snapshot.Protector, error) {
 	config := snapshot.ProtectorConfig{
 		UUID: g.id, Epoch: m.epoch, Spec: specHash(spec), Counter: filepath.Join(g.layout.State, "sequence"),
 		Mirror: mirror, Machine: m, Outdated: outdated, Degrade: g.detach, Synced: g.synced, Log: g.log,
-		Share: g.n.share, Turns: g.n.turns, PID: m.guard.PID(), Noted: func(kind, text string) { g.n.journal.record(warning, kind, g.name(), text) },
+		Share: g.n.guests.share, Turns: g.n.guests.turns, PID: m.guard.PID(), Noted: func(kind, text string) { g.n.journal.record(warning, kind, g.name(), text) },
 	}
 	if spec.Protection.Level == vm.ProtectResume {
 		config.RAM, config.RAMSize = g.layout.RAM(), int64(spec.Memory)

@@ -41,9 +41,8 @@ func (w *rpoWatch) step(now time.Time, rpo, bound time.Duration) bool {
 }
 
 // watchRPO raises the alarm rpo-exceeded while the running guest's newest
-// checkpoint is too old: before the first one counts what ran without any.
+// checkpoint is too old. That there is none yet is another alarm: unprotected.
 func (g *guest) watchRPO(ctx context.Context, m *machine) {
-	began := time.Now()
 	defer g.endAlarms(alarmRPO)
 	var watch rpoWatch
 	ticker := time.NewTicker(rpoTick)
@@ -51,7 +50,7 @@ func (g *guest) watchRPO(ctx context.Context, m *machine) {
 	for ctx.Err() == nil {
 		protection := g.spec().Protection
 		if protection.Level == vm.ProtectResume {
-			rpo, bound := g.rpo(m, began), rpoIntervals*protection.Interval()
+			rpo, bound := g.rpo(m), rpoIntervals*protection.Interval()
 			g.n.alarms.set(alarmRPO, g.name(), watch.step(time.Now(), rpo, bound), fmt.Sprintf(
 				"%s would lose more than %s of work if this host died: its last checkpoint is %s old", g.name(), bound, rpo.Round(100*time.Millisecond)))
 		} else {
@@ -65,8 +64,8 @@ func (g *guest) watchRPO(ctx context.Context, m *machine) {
 	}
 }
 
-// rpo is the age of the guest's newest checkpoint on the peer.
-func (g *guest) rpo(m *machine, began time.Time) time.Duration {
+// rpo is the age of the guest's newest checkpoint on the peer, 0 without one.
+func (g *guest) rpo(m *machine) time.Duration {
 	g.mu.Lock()
 	protector := m.protector
 	g.mu.Unlock()
@@ -75,5 +74,5 @@ func (g *guest) rpo(m *machine, began time.Time) time.Duration {
 			return time.Since(last.Time)
 		}
 	}
-	return time.Since(began)
+	return 0
 }
