@@ -34,13 +34,13 @@ func (p *pipe) send(ctx context.Context, s *Share, bulk bool, bytes int) error {
 	const chunk = 256 << 10
 	s.begin(bulk)
 	defer s.end(bulk)
-	for ; bytes > 0; bytes -= chunk {
+	for ; bytes > 0 && ctx.Err() == nil; bytes -= chunk {
 		if err := s.chunk(ctx, bulk, chunk); err != nil {
 			return err
 		}
 		p.write(chunk, bulk)
 	}
-	return nil
+	return ctx.Err()
 }
 
 // Seven guests send 1.5 MiB every second over 16 MiB a second, while the eighth
@@ -110,7 +110,7 @@ func TestFullImageGetsAnEighth(t *testing.T) {
 			guests.Go(func() { _ = p.send(ctx, s, false, 1<<30) })
 		}
 		guests.Go(func() { _ = p.send(ctx, s, true, 1<<30) })
-		<-ctx.Done()
+		guests.Wait()
 		if part := float64(p.full) / float64(p.all); part < 0.09 || part > 0.16 {
 			t.Errorf("the full image got %.0f %%", 100*part)
 		}
@@ -127,6 +127,5 @@ func TestFullImageGetsAnEighth(t *testing.T) {
 		if err := s.chunk(ended, true, 1<<20); err != nil && !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
-		guests.Wait()
 	})
 }
