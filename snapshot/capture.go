@@ -72,6 +72,7 @@ type capture struct {
 // checkpoints takes one after the other.
 func (p *Protector) checkpoints(ctx context.Context, interval func() time.Duration) error {
 	synced := false
+	p.passes.due = true
 	var pauses recent
 	for {
 		began := time.Now()
@@ -142,10 +143,12 @@ func (p *Protector) capture(ctx context.Context) (taken capture, err error) {
 		taken, err = p.captureStopped(ctx, taken)
 		return err
 	})
-	if err == nil {
-		p.passes.done(passes, first, taken.memory.Pages)
+	if err != nil {
+		p.finder.Doubt() // the guard may have continued the guest
+		return taken, err
 	}
-	return taken, err
+	p.passes.done(passes, first, taken.memory.Pages)
+	return taken, nil
 }
 
 // captureStopped stops the guest, takes RAM, device state and disk marker, and

@@ -68,6 +68,7 @@ func (p *Protector) handOver(ctx context.Context, give func(context.Context) err
 		return p.letGo(ctx, taken.Sequence, running, give)
 	})
 	if err != nil {
+		p.finder.Doubt()
 		return fmt.Errorf("hand the guest over: %w", err)
 	}
 	return nil

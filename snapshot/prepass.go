@@ -23,15 +23,16 @@ const (
 // guest that changes little has no use for it; nor has one that writes the same
 // pages over and over.
 type prePass struct {
+	due   bool   // what the guest wrote is not known: the link is new
 	pages uint64 // that the last checkpoint brought over
 	left  int    // checkpoints that the looks still rest
 	rest  int    // how long they rested last
 }
 
-// wanted tells whether to look before the coming pause. first: the shadow is
-// still empty.
-func (p *prePass) wanted(first bool) bool {
-	if first {
+// wanted tells whether to look before the coming pause.
+func (p *prePass) wanted() bool {
+	if p.due {
+		p.due = false
 		return true
 	}
 	if p.left > 0 {
@@ -64,7 +65,7 @@ func (p *prePass) done(passes int, first, paused uint64) {
 // lookAhead brings over memory of the running guest, as often as it is of use,
 // and says how much the first look found.
 func (p *Protector) lookAhead(ctx context.Context) (passes int, first uint64, err error) {
-	if !p.passes.wanted(p.Last().Sequence == 0) {
+	if !p.passes.wanted() {
 		p.finder.Check()
 		return 0, 0, nil
 	}

@@ -10,11 +10,11 @@ type guestModel struct {
 
 // run gives the pages copied in each pause, and the looks before it.
 func (g guestModel) run(n int) (paused []uint64, looks []int) {
-	var p prePass
+	p := prePass{due: true}
 	for i := range n {
 		left := g.written(i)
 		passes, first := 0, uint64(0)
-		if p.wanted(i == 0) {
+		if p.wanted() {
 			for before := uint64(0); ; {
 				now := left
 				if passes++; passes == 1 {

@@ -142,6 +142,10 @@ func (f *Finder) giveUp(reason error) {
 	}
 }
 
+// Doubt has the next pause compare everything: the guest may have run before
+// Stopped was through, and then a page was written between its copy and Clear.
+func (f *Finder) Doubt() { f.cleared = false }
+
 // Check looks at the situation, with the guest running: to be called before
 // each pause that no Live comes before.
 func (f *Finder) Check() { f.check() }

@@ -182,3 +182,17 @@ func TestFinderClearsNothingAfterAFailure(t *testing.T) {
 	g.stopped()
 	g.exact()
 }
+
+// A guest that ran on while its pages were copied: what it wrote was cleared.
+func TestFinderDoubts(t *testing.T) {
+	g := newTracked(t, BlockPages*auditParts)
+	g.write(3)
+	g.stopped()
+	g.page(2000)[1]++ // and the kernel does not know
+	g.finder.Doubt()
+	g.stopped()
+	g.exact()
+	if g.gaveUp != nil {
+		t.Error(g.gaveUp)
+	}
+}
