@@ -8,12 +8,18 @@
 // shadow is exactly the RAM of the pause until the next Scan. Scan therefore
 // copies each changed page once and allocates nothing that grows with the guest.
 //
+// A Finder decides which pages to compare: all of them, or with a Tracker those
+// that the kernel's soft-dirty bits of QEMU name. Its rules are in situation.go.
+//
 // The package knows pages and bytes. It must not know QEMU, checkpoints'
 // numbers, disks, or how chunks travel.
 //
 // Invariants:
 //   - a page whose shadow copy changed is in the Delta, also when Scan fails
 //     half-way: its bit is set before the copy;
+//   - a page that the Tracker does not name is as in the shadow: bits are cleared
+//     only after a Scan that succeeded, with the guest stopped all the time
+//     (Doubt says that it was not), and the first miss ends its use;
 //   - a Delta only grows until its owner resets it, so the pages of a
 //     checkpoint that was lost are sent again with the next one;
 //   - live RAM is mapped read-only: nothing here ever writes to it, and a hole

@@ -5,6 +5,9 @@
 // It must not know QEMU, who may own a guest, or how disks are replicated: it
 // sees disks through the Disks interface and links through Stream.
 //
+// The senders of a node share the way to the peer (Share): full images hold back
+// for deltas. Whether pages are compressed is measured on the stream.
+//
 // A checkpoint is staged whole in the RAM directory (tmpfs) and verified. Then
 // the disks' mark is awaited, the disks are flushed, and a record is renamed
 // into place: the commit point. Only after it the RAM image changes. What a
