@@ -15,6 +15,13 @@ if [ -e /sys/class/net/eth0 ]; then
 fi
 [ ! -e /dev/vda ] || mount -t ext4 /dev/vda /data || echo "init: the disk does not mount"
 
+if [ "$(argument agent)" = 1 ]; then
+  ln -s /bin/busybox /sbin/hwclock # the agent does not set the clock without it
+  for port in /sys/class/virtio-ports/*; do
+    [ "$(cat "$port/name")" != org.qemu.guest_agent.0 ] || /usr/sbin/qemu-ga -d -m virtio-serial -p "/dev/${port##*/}" -t /run -f /run/qga.pid
+  done
+fi
+
 echo 1 >/proc/sys/kernel/sysrq
 echo "init: starting the workload"
 /bin/workload

@@ -5,13 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
-// writeInitrd writes the initramfs: busybox, workload, modules and init.
-func writeInitrd(path string, modules []string, workload string) (err error) {
+// writeInitrd writes the initramfs: busybox, workload, modules, init, and more
+// files by their paths in the guest.
+func writeInitrd(path string, modules []string, workload string, more map[string]string) (err error) {
 	file, err := os.Create(path)
 	if err != nil {
 		return err
@@ -23,7 +26,7 @@ func writeInitrd(path string, modules []string, workload string) (err error) {
 		return err
 	}
 	archive := &cpio{out: packed}
-	for _, dir := range []string{"bin", "proc", "sys", "dev", "data", "modules"} {
+	for _, dir := range []string{"bin", "sbin", "proc", "sys", "dev", "data", "modules", "run"} {
 		archive.add(dir, 0o040755, nil)
 	}
 	archive.addFile("bin/busybox", busybox)
@@ -36,6 +39,7 @@ func writeInitrd(path string, modules []string, workload string) (err error) {
 	}
 	archive.add("modules/order", 0o100644, []byte(strings.Join(order, "\n")+"\n"))
 	archive.add("init", 0o100755, initScript)
+	archive.addTree(more)
 	archive.add("TRAILER!!!", 0, nil)
 	return errors.Join(archive.err, packed.Close())
 }
@@ -55,6 +59,23 @@ func (c *cpio) addFile(name, path string) {
 		return
 	}
 	c.add(name, 0o100755, data)
+}
+
+// addTree adds files with the directories above them.
+func (c *cpio) addTree(files map[string]string) {
+	made := map[string]bool{".": true}
+	var dir func(string)
+	dir = func(name string) {
+		if !made[name] {
+			made[name] = true
+			dir(filepath.Dir(name))
+			c.add(name, 0o040755, nil)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		dir(filepath.Dir(name))
+		c.addFile(name, files[name])
+	}
 }
 
 func (c *cpio) add(name string, mode uint32, data []byte) {

@@ -31,7 +31,7 @@ const diskSize = 64 << 20
 
 // recipe changes when the way of building does, so that old images are not
 // taken for new ones.
-const recipe = "3"
+const recipe = "4"
 
 // Build makes the guest, or finds it in the cache. The workload's package is
 // found from the module this process's directory is in.
@@ -111,7 +111,11 @@ func assemble(ctx context.Context, work, dir, workload string) error {
 	if err := copyFile(kernel.image, filepath.Join(dir, "kernel")); err != nil {
 		return err
 	}
-	if err := writeInitrd(filepath.Join(dir, "initrd"), kernel.modules, workload); err != nil {
+	agent, err := fetchAgent(ctx, filepath.Join(work, "agent"))
+	if err != nil {
+		return err
+	}
+	if err := writeInitrd(filepath.Join(dir, "initrd"), kernel.modules, workload, agent); err != nil {
 		return fmt.Errorf("write the initramfs: %w", err)
 	}
 	disk := filepath.Join(dir, "disk.raw")
