@@ -18,6 +18,7 @@ import (
 // guest runs on (the agent stops) or has been killed (this node yielded).
 func (g *guest) attend(ctx context.Context, m *machine) {
 	began := time.Now()
+	m.clock = g.clockOf(m)
 	g.locked(func() { g.machine, g.plan, g.status.failure = m, nil, "" })
 	g.found()
 	g.n.alarms.set(alarmStart, g.name(), false, "")
@@ -26,6 +27,7 @@ func (g *guest) attend(ctx context.Context, m *machine) {
 	parts.Go(func() { g.keepProtected(run, m) })
 	parts.Go(func() { g.followEvents(run, m) })
 	parts.Go(func() { g.watchRPO(run, m) })
+	parts.Go(func() { g.keepClock(run, m) })
 	select {
 	case <-m.ended():
 	case <-ctx.Done():

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"vmctl/node/clock"
 	"vmctl/snapshot"
 	"vmctl/vm"
 	"vmctl/vm/guard"
@@ -24,6 +25,7 @@ type machine struct {
 	disks     []diskSize          // as the guest sees them
 	protector *snapshot.Protector // guarded by the guest's lock
 	stopLease func()
+	clock     *clock.Keeper // nil: no guest agent's port
 
 	saving sync.Mutex
 	state  *qmp.StateFile // nil before the first checkpoint

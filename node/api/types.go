@@ -47,6 +47,7 @@ type VM struct {
 	Checkpoint *Checkpoint `json:"checkpoint"`
 	Replica    *Replica    `json:"replica"`
 	Lease      *Lease      `json:"lease"`
+	GuestAgent *GuestAgent `json:"guest_agent,omitempty"` // null: not running, or no port for one
 	PID        int         `json:"pid"`
 	QMPSocket  string      `json:"qmp_socket"`
 	SerialLog  string      `json:"serial_log"`

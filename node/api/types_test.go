@@ -34,6 +34,7 @@ func exampleVM() VM {
 		Checkpoint: &Checkpoint{Epoch: 3, Sequence: 41, Time: exampleTime(), PauseMS: 4.5, Bytes: 123456},
 		Replica:    &Replica{Node: "b", State: "synced", SyncedSequence: 41},
 		Lease:      &Lease{Required: true, RemainingSeconds: 1.75},
+		GuestAgent: &GuestAgent{Answers: true, Seen: &Time{exampleTime().Time}, ClockBehindSeconds: &age},
 		PID:        4711, QMPSocket: "/run/vmctl/g/11111111/qmp.sock", SerialLog: "/var/lib/vmctl/guests/x/serial.log",
 		CPUs: 2, Memory: "1GiB",
 	}

@@ -105,6 +105,9 @@ func vmScreen(w *tabwriter.Writer, v api.VM) {
 	for _, k := range v.Kept {
 		fmt.Fprintf(w, "kept\t%s\n", keptText(k))
 	}
+	if a := v.GuestAgent; a != nil {
+		fmt.Fprintf(w, "guest agent\t%s\n", agentText(a))
+	}
 	if v.PID != 0 {
 		fmt.Fprintf(w, "process\t%d\nqmp socket\t%s\n", v.PID, v.QMPSocket)
 	}
@@ -115,6 +118,20 @@ func vmScreen(w *tabwriter.Writer, v api.VM) {
 	if v.Spec != nil {
 		fmt.Fprintf(w, "\n%s", specText(v.Spec))
 	}
+}
+
+func agentText(a *api.GuestAgent) string {
+	switch {
+	case !a.Answers && a.Reason == "":
+		return "not asked yet"
+	case !a.Answers:
+		return "does not answer: " + a.Reason
+	case a.ClockBehindSeconds != nil && *a.ClockBehindSeconds < 0:
+		return fmt.Sprintf("answers, its clock is %.2f s ahead", -*a.ClockBehindSeconds)
+	case a.ClockBehindSeconds != nil:
+		return fmt.Sprintf("answers, its clock is %.2f s behind", *a.ClockBehindSeconds)
+	}
+	return "answers"
 }
 
 // specText writes the spec as the YAML that `vm create -f` reads.

@@ -28,8 +28,8 @@ type machine struct {
 	dir     string
 	image   Image
 	disks   []string
-	append  string   // to the kernel's command line
-	more    []string // arguments of QEMU
+	append  string       // to the kernel's command line
+	more    []string     // arguments of QEMU
 	records *net.UDPConn // what the guest sends at every step
 	qemu    *exec.Cmd
 	exited  chan error

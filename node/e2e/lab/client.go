@@ -64,6 +64,20 @@ func (l *Lab) Ask(ctx context.Context) (Proof, error) { return AskFrom(ctx, l.sw
 
 // AskFrom asks a guest over HTTP, as a client in a network namespace.
 func AskFrom(ctx context.Context, namespace, guest string) (proof Proof, err error) {
+	err = askInto(ctx, namespace, guest, &proof)
+	return proof, err
+}
+
+// AskClock asks the test guest what its clock shows.
+func (l *Lab) AskClock(ctx context.Context) (time.Time, error) {
+	var status struct {
+		Clock time.Time `json:"clock"`
+	}
+	err := askInto(ctx, l.switchNS(), GuestAddr, &status)
+	return status.Clock, err
+}
+
+func askInto(ctx context.Context, namespace, guest string, reply any) error {
 	dial := func(ctx context.Context, network, addr string) (conn net.Conn, err error) {
 		failed := inNamespace(namespace, func() error {
 			d := net.Dialer{Timeout: 300 * time.Millisecond}
@@ -78,17 +92,17 @@ func AskFrom(ctx context.Context, namespace, guest string) (proof Proof, err err
 	client := &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}, Timeout: time.Second}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+guest+"/", nil)
 	if err != nil {
-		return proof, err
+		return err
 	}
 	response, err := client.Do(request)
 	if err != nil {
-		return proof, err
+		return err
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return proof, fmt.Errorf("the guest answers %s", response.Status)
+		return fmt.Errorf("the guest answers %s", response.Status)
 	}
-	return proof, json.NewDecoder(response.Body).Decode(&proof)
+	return json.NewDecoder(response.Body).Decode(reply)
 }
 
 // WaitAnswer asks until the guest answers.
