@@ -28,6 +28,7 @@ func (g *guest) attend(ctx context.Context, m *machine) {
 	parts.Go(func() { g.followEvents(run, m) })
 	parts.Go(func() { g.watchRPO(run, m) })
 	parts.Go(func() { g.keepClock(run, m) })
+	parts.Go(func() { g.keepTried(run) })
 	select {
 	case <-m.ended():
 	case <-ctx.Done():

@@ -8,6 +8,7 @@ import (
 
 	"vmctl/ha"
 	"vmctl/ha/recovery"
+	"vmctl/node/api"
 	"vmctl/snapshot"
 	"vmctl/store"
 	"vmctl/vm"
@@ -68,6 +69,7 @@ type situation struct {
 	restarts []time.Time
 	hold     time.Time // no restart before
 	peerSeq  uint64
+	trial    api.Trial // whether the peer could resume it
 }
 
 func newGuest(n *Node, id string, record guestRecord, here placeRecord) *guest {

@@ -52,6 +52,7 @@ type Node struct {
 	leaving   sync.Mutex // held while this node is emptied
 	endOnce   sync.Once
 	kept      keptPolicy
+	trials    *trials
 	left      chan struct{} // closed when the agent shall end because the node was shut down
 }
 
@@ -97,7 +98,7 @@ func (n *Node) load(ctx context.Context) (err error) {
 		return err
 	}
 	n.journal = newJournal(n.db, n.config.Name, n.log, n.notifier.Notify)
-	n.alarms = newAlarms(n.journal)
+	n.alarms, n.trials = newAlarms(n.journal), n.openTrials()
 	if err := n.alarms.load(n.db); err != nil {
 		return err
 	}
@@ -265,6 +266,7 @@ func (n *Node) peerServer() *peer.Server {
 			purposeRecords:    n.exchange.serve,
 			purposeAPI:        n.serveAPI,
 			purposeBoot:       n.guests.serveBoot,
+			purposeTrial:      n.guests.serveTrial,
 			purposeDisks:      n.guests.serveDisks,
 			purposeCheckpoint: n.guests.serveCheckpoints,
 		},

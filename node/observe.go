@@ -133,10 +133,14 @@ func (n *Node) viewMachine(ctx context.Context, g *guest, m *machine, v *api.VM)
 	}
 	other, _ := n.members.peer()
 	g.mu.Lock()
-	protector, reason := m.protector, g.status.reason
+	protector, reason, tried := m.protector, g.status.reason, g.status.trial
 	g.mu.Unlock()
 	phase, progress := g.replicaView(protector)
 	v.Replica = &api.Replica{Node: other.Name, State: phase, Reason: reason, Progress: progress}
+	if v.Protection.Level == vm.ProtectResume {
+		v.Replica.Trial = &tried
+	}
+	v.Protection.Now = v.Covered()
 	if protector == nil {
 		return
 	}
@@ -192,16 +196,22 @@ func (n *Node) Status(ctx context.Context) (api.Status, error) {
 func summary(s api.Status) (bool, string) {
 	wanted, covered := 0, 0
 	tight := tightNode(s.Cluster)
-	var missing string
+	var missing, reason string
 	for _, v := range s.VMs {
 		if v.Protection.Level == vm.ProtectNone || !v.Run {
 			continue
 		}
 		wanted++
-		if v.Replica != nil && v.Replica.State == "synced" {
+		now := v.Covered()
+		if now == v.Protection.Level {
 			covered++
-		} else if missing == "" {
-			missing = v.Name
+			continue
+		}
+		if missing == "" {
+			missing, reason = v.Name, "has no complete replica"
+		}
+		if missing == v.Name && now == vm.ProtectRestart {
+			reason = "would be booted, not resumed: " + v.Replica.Trial.Why()
 		}
 	}
 	switch {
@@ -210,7 +220,7 @@ func summary(s api.Status) (bool, string) {
 	case wanted == 0:
 		return false, "no running guest asks for protection"
 	case covered < wanted:
-		return false, fmt.Sprintf("%d of %d protected guests have a complete replica; %s has not", covered, wanted, missing)
+		return false, fmt.Sprintf("%d of %d protected guests are covered as they shall be; %s %s", covered, wanted, missing, reason)
 	case tight != nil:
 		return false, fmt.Sprintf("if the other node fails, %s has to hold %v of guests and has %v of memory: not all of them would run",
 			tight.Name, vm.Size(tight.NeededBytes)/vm.MiB*vm.MiB, vm.Size(tight.MemoryBytes)/vm.MiB*vm.MiB)

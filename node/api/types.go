@@ -72,6 +72,7 @@ type Recovery struct {
 // Protection is what is kept up for a guest.
 type Protection struct {
 	Level           string  `json:"level"`
+	Now             string  `json:"now,omitempty"` // the level that holds now, as the owner says
 	IntervalSeconds float64 `json:"interval_seconds"`
 }
 
@@ -91,7 +92,8 @@ type Replica struct {
 	State          string  `json:"state"`
 	Reason         string  `json:"reason,omitempty"`
 	SyncedSequence uint64  `json:"synced_sequence"`
-	Progress       float64 `json:"progress"` // of a resync, 0 to 1
+	Progress       float64 `json:"progress"`        // of a resync, 0 to 1
+	Trial          *Trial  `json:"trial,omitempty"` // with protection resume, as the owner says
 }
 
 // Lease is the permission to run.

@@ -79,6 +79,9 @@ func protectionText(v api.VM) string {
 	if v.Replica != nil {
 		words = append(words, v.Replica.State)
 	}
+	if v.Covered() == "restart" && v.Protection.Level == "resume" {
+		words = append(words, "only as restart")
+	}
 	if v.RPOSeconds != nil {
 		words = append(words, fmt.Sprintf("RPO %s", since(*v.RPOSeconds)))
 	}

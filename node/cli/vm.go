@@ -101,6 +101,9 @@ func vmScreen(w *tabwriter.Writer, v api.VM) {
 	}
 	if r := v.Replica; r != nil {
 		fmt.Fprintf(w, "replica\ton %s, %s %s\n", r.Node, r.State, r.Reason)
+		if r.Trial != nil && r.Trial.State != api.TrialLoads {
+			fmt.Fprintf(w, "resume\t%s\n", r.Trial.Why())
+		}
 	}
 	for _, k := range v.Kept {
 		fmt.Fprintf(w, "kept\t%s\n", keptText(k))

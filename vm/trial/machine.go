@@ -65,6 +65,17 @@ func with(ctx context.Context, p Place, shape vm.Spec, o vm.Options, use func(co
 	return use(ctx, m)
 }
 
+// Sweep removes what trials of a killed agent left.
+func Sweep(p Place) error {
+	dirs, err := filepath.Glob(filepath.Join(p.Runtime, "t-*"))
+	files, failed := filepath.Glob(filepath.Join(p.RAMDir, "trial-*"))
+	err = errors.Join(err, failed)
+	for _, path := range append(dirs, files...) {
+		err = errors.Join(err, os.RemoveAll(path))
+	}
+	return err
+}
+
 // prepare makes the files of a trial, and gives the shape an identity of its own.
 func prepare(p Place, shape *vm.Spec) (m *machine, remove func() error, err error) {
 	dir, err := os.MkdirTemp(p.Runtime, "t-")

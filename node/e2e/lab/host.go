@@ -70,7 +70,9 @@ func (h *Host) Launch() error {
 			args = append(args, "--config", h.config)
 		}
 	}
-	return h.LaunchInstead(exec.Command("ip", args...))
+	agent := exec.Command("ip", args...)
+	agent.Env = append(os.Environ(), "PATH="+h.bin()+":"+os.Getenv("PATH"))
+	return h.LaunchInstead(agent)
 }
 
 // LaunchInstead starts something else than our agent. It must enter the host's
@@ -90,6 +92,22 @@ func (h *Host) LaunchInstead(agent *exec.Cmd) error {
 	h.agent, h.gone = agent, gone
 	go func() { _ = agent.Wait(); close(gone) }()
 	return nil
+}
+
+// bin is where the host has programs of its own.
+func (h *Host) bin() string { return h.dir + "-bin" }
+
+// Install gives the host a shell script under the name of a program, as an
+// upgrade does: whoever runs the old one keeps it.
+func (h *Host) Install(name, script string) error {
+	path := filepath.Join(h.bin(), name)
+	if err := os.MkdirAll(h.bin(), 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(path+".new", []byte("#!/bin/bash\n"+script), 0o755); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
 }
 
 // Configure gives the agent a config file, from its next start on.
