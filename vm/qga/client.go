@@ -39,8 +39,7 @@ type Client struct {
 	conn net.Conn
 	in   *reader
 
-	mu     sync.Mutex // held during a command
-	closed bool
+	mu sync.Mutex // held during a command
 }
 
 // Dial connects to the port's socket and finds the agent in step. The error is
@@ -93,9 +92,6 @@ func (c *Client) sync(ctx context.Context) error {
 func (c *Client) execute(ctx context.Context, command string, arguments, reply any) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed {
-		return fmt.Errorf("%s: %w", command, ErrClosed)
-	}
 	ctx, cancel := context.WithTimeout(ctx, Bound)
 	defer cancel()
 	err := c.exchange(ctx, func() error {
@@ -110,7 +106,6 @@ func (c *Client) execute(ctx context.Context, command string, arguments, reply a
 	})
 	var refused *Error
 	if err != nil && !errors.As(err, &refused) {
-		c.closed = true
 		_ = c.Close()
 	}
 	if err != nil {
