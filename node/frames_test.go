@@ -76,7 +76,7 @@ func TestBadFramesOfAMember(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, purpose := range []string{"lease", "records", "disks", "checkpoint", "boot", "api"} {
+	for _, purpose := range []string{"lease", "records", "disks", "checkpoint", "boot", "trial", "api"} {
 		for what, frame := range badFrames {
 			hangsUp(t, purpose+", "+what, dialAs(t, member, a.addr, purpose, v.UUID), frame)
 		}

@@ -29,7 +29,7 @@ func TestStateWouldNotLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lesser := fmt.Sprintf("args=(); for a in \"$@\"; do [ \"$a\" != max ] || a=qemu64; args+=(\"$a\"); done\nexec %s \"${args[@]}\"\n", qemu)
+	lesser := fmt.Sprintf("args=(); for a in \"$@\"; do [ \"$last\" != -cpu ] || a=qemu64; args+=(\"$a\"); last=$a; done\nexec %s \"${args[@]}\"\n", qemu)
 	b := newBenchOn(t, func(l *lab.Lab) error { return l.B.Install("qemu-system-x86_64", lesser) }, "--protection", "resume")
 	b.alarm(b.A, "state-would-not-load", true)
 	v, err := b.A.WaitState(t.Context(), 20*time.Second, covered("restart"))
