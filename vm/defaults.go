@@ -12,13 +12,11 @@ import (
 const (
 	DefaultMachine = "pc-q35-7.2"
 	DefaultMemory  = 512 * MiB
-	// DefaultCPUTCG is everything QEMU can emulate. It may differ between
-	// versions of QEMU, as TCG guests themselves do.
-	DefaultCPUTCG = "max"
-	// DefaultCPUKVM is what every x86-64 server of the last twelve years has,
-	// Intel or AMD (x86-64-v2 and AES), so that a running guest can move
-	// between unequal hosts.
-	DefaultCPUKVM = "qemu64,+aes,+cx16,+lahf-lm,+popcnt,+pni,+sse4.1,+sse4.2,+ssse3"
+	// DefaultCPU is what every x86-64 server of the last twelve years has, Intel
+	// or AMD (x86-64-v2 and AES), and what every QEMU emulates, so that a running
+	// guest can move between unequal hosts. "max" would differ between versions of
+	// QEMU.
+	DefaultCPU = "qemu64,+aes,+cx16,+lahf-lm,+popcnt,+pni,+sse4.1,+sse4.2,+ssse3"
 
 	defaultInterval = 0.5  // seconds
 	defaultAttempts = 3    // restarts
@@ -42,7 +40,7 @@ func (s Spec) Defaults(h Host) Spec {
 	if s.Accel == "" || s.Accel == AccelAuto {
 		s.Accel = h.accel()
 	}
-	s.CPU = either(s.CPU, map[bool]string{true: DefaultCPUKVM, false: DefaultCPUTCG}[s.Accel == AccelKVM])
+	s.CPU = either(s.CPU, DefaultCPU)
 	s.CPUs = either(s.CPUs, 1)
 	s.Memory = either(s.Memory, DefaultMemory)
 	s.Machine = either(s.Machine, DefaultMachine)

@@ -151,7 +151,7 @@ func checkBoot(t *testing.T, s Spec, lines []string) {
 func TestQEMUTakesLargestGuest(t *testing.T) {
 	t.Parallel()
 	h := realHost(t)
-	s := Spec{Name: "big", CPUs: 4, Memory: 32 * MiB, CPU: DefaultCPUKVM}
+	s := Spec{Name: "big", CPUs: 4, Memory: 32 * MiB, CPU: DefaultCPU}
 	for range MaxDisks {
 		s.Disks = append(s.Disks, Disk{})
 	}

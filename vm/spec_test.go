@@ -165,10 +165,10 @@ func TestDefaults(t *testing.T) {
 	if a, b := fixed.Defaults(testHost()), fixed.Defaults(testHost()); !reflect.DeepEqual(a, b) {
 		t.Error("defaults of the same UUID differ")
 	}
-	if kvm := (Spec{Accel: AccelAuto}).Defaults(Host{Accel: AccelKVM}); kvm.Accel != AccelKVM || kvm.CPU != DefaultCPUKVM {
+	if kvm := (Spec{Accel: AccelAuto}).Defaults(Host{Accel: AccelKVM}); kvm.Accel != AccelKVM || kvm.CPU != DefaultCPU {
 		t.Errorf("on KVM: accel %s, cpu %s", kvm.Accel, kvm.CPU)
 	}
-	if s.Accel != AccelTCG || s.CPU != DefaultCPUTCG {
+	if s.Accel != AccelTCG || s.CPU != DefaultCPU {
 		t.Errorf("on TCG: accel %s, cpu %s", s.Accel, s.CPU)
 	}
 }
