@@ -47,6 +47,7 @@ type guest struct {
 	plan     *recovery.Start // allowed, not begun yet
 	told     recovery.Guest  // what the planner knows
 	detached bool            // the replica is durably outdated
+	differs  bool            // it counted and was found to differ; until it is repaired
 	attached bool
 	settled  uint64 // how often a change of the record became known to a second voter
 	verdict  ha.Note

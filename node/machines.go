@@ -276,7 +276,9 @@ func (g *guest) clean(context.Context) {
 	if err := g.removeFiles(); err != nil {
 		g.n.journal.record(warning, "guest-files", g.name(), "files of a removed guest stay: "+err.Error())
 	}
-	err := g.n.db.Update(func(tx *store.Tx) error { return deleteIfThere(placeTable, tx, g.id) })
+	err := g.n.db.Update(func(tx *store.Tx) error {
+		return errors.Join(deleteIfThere(placeTable, tx, g.id), deleteIfThere(verifyTable, tx, g.id))
+	})
 	if err != nil {
 		g.log.Warn("the place of a removed guest stays in the store", "error", err)
 	}

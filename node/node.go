@@ -231,6 +231,7 @@ func (n *Node) runTasks(ctx context.Context, peers net.Listener) {
 	n.tasks.Go(func() { n.recoverer.run(ctx) })
 	n.tasks.Go(func() { n.alarms.expire(ctx) })
 	n.tasks.Go(func() { n.keepPruning(ctx) })
+	n.tasks.Go(func() { n.verifying(ctx) })
 	if peers == nil {
 		return
 	}

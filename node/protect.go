@@ -69,6 +69,7 @@ func (g *guest) endProtector(m *machine) {
 	if protector == nil {
 		return
 	}
+	g.repaired(nil)
 	if err := protector.Close(); err != nil {
 		g.log.Warn("protection did not end cleanly", "error", err)
 	}
@@ -253,6 +254,13 @@ func (g *guest) synced(ctx context.Context) error {
 	}
 	g.locked(func() { g.status.phase, g.status.reason = "synced", "" })
 	g.n.alarms.set(alarmResync, g.name(), false, "")
+	g.mu.Lock()
+	var protector *snapshot.Protector
+	if g.machine != nil {
+		protector = g.machine.protector
+	}
+	g.mu.Unlock()
+	g.repaired(protector)
 	g.n.journal.record(info, "replica-synced", g.name(), fmt.Sprintf("the replica of %s is complete", g.name()))
 	return nil
 }

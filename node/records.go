@@ -89,6 +89,7 @@ var (
 	peerTable    = store.NewTable[nodeState]("peers")
 	alarmTable   = store.NewTable[alarmRecord]("alarms")
 	nodeTable    = store.NewTable[nodeRecord]("node")
+	verifyTable  = store.NewTable[verifyRecord]("verified")
 	eventLog     = store.NewLog[eventRecord]("events")
 )
 

@@ -29,6 +29,8 @@ type fake struct {
 	failAt  int           // the event in whose place an error comes, from 1
 	ended   chan struct{} // closed when a following stream of events ended
 	block   chan struct{} // what Act waits for, if anything
+
+	verifier Verifier
 }
 
 func (f *fake) note(format string, args ...any) {
@@ -215,7 +217,7 @@ func serveAt(t *testing.T, f *fake, socket string) (stop func()) {
 		t.Fatal(err)
 	}
 	backend := &Backend{
-		Node: "a", Machines: f, Operator: f, Clusters: f, Witnesses: f, Thirds: f, Observer: f, Hosts: f, Router: f, Log: slog.New(slog.DiscardHandler),
+		Node: "a", Machines: f, Operator: f, Clusters: f, Witnesses: f, Thirds: f, Observer: f, Hosts: f, Router: f, Verifier: f.verifier, Log: slog.New(slog.DiscardHandler),
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	server := &http.Server{Handler: backend.Handler(), BaseContext: func(net.Listener) context.Context { return ctx }}

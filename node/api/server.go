@@ -31,6 +31,7 @@ type Backend struct {
 	Observer  Observer
 	Hosts     Hosts
 	Thirds    Thirds
+	Verifier  Verifier
 	Router    Router
 	Log       *slog.Logger
 }
@@ -159,6 +160,7 @@ func (b *Backend) machineRoutes(mux *http.ServeMux) {
 			return b.Operator.Act(r.Context(), r.PathValue("vm"), verb, Option{Bound: bound, Force: forced(r)})
 		})))
 	}
+	mux.HandleFunc("POST /v1/vms/{vm}/verify", b.atOwner(b.verify))
 	mux.HandleFunc("POST /v1/vms/{vm}/console", b.atOwner(b.console))
 	mux.HandleFunc("GET /v1/vms/{vm}/logs", b.atOwner(b.logs))
 }

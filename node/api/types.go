@@ -60,6 +60,8 @@ type VM struct {
 	Warnings   []string    `json:"warnings,omitempty"` // about what was just done
 
 	Kept []Kept `json:"kept,omitempty"` // disks that former owners wrote last
+	// Verified is the last verification of its replica by this owner.
+	Verified *Verification `json:"verified,omitempty"`
 }
 
 // Recovery says where a guest stands on its way to running here, or home. State

@@ -30,7 +30,7 @@ func vmCommand() *cli.Command {
 			Flags:  []cli.Flag{&cli.BoolFlag{Name: "force", Usage: "end it first if it runs, and remove it although the peer cannot be told", DisableDefaultText: true}},
 			Action: vmRemove,
 		},
-		vmConsoleCommand(), vmLogsCommand(), vmWaitCommand(), vmKeptCommand(),
+		vmConsoleCommand(), vmLogsCommand(), vmWaitCommand(), vmKeptCommand(), vmVerifyCommand(),
 	)
 }
 
@@ -104,6 +104,7 @@ func vmScreen(w *tabwriter.Writer, v api.VM) {
 		if r.Trial != nil && r.Trial.State != api.TrialLoads {
 			fmt.Fprintf(w, "resume\t%s\n", r.Trial.Why())
 		}
+		fmt.Fprintf(w, "verified\t%s\n", verifiedLine(v.Verified))
 	}
 	for _, k := range v.Kept {
 		fmt.Fprintf(w, "kept\t%s\n", keptText(k))

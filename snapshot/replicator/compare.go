@@ -36,7 +36,12 @@ type hashCall struct {
 
 // touch records that a range is being forwarded; r.mu is held.
 func (l *link) touch(disk int, off, length int64) {
-	for b := range l.batches {
+	touchIn(l.batches, disk, off, length)
+	touchIn(l.watched, disk, off, length)
+}
+
+func touchIn(batches map[*batch]struct{}, disk int, off, length int64) {
+	for b := range batches {
 		from, to := max(off, b.off), min(off+length, b.off+b.length)
 		if b.disk == disk && from < to {
 			b.touched = append(b.touched, span{from, to})
@@ -198,6 +203,9 @@ func (l *link) sendDiffering(b *batch, buf []byte, runs []run) *pending {
 			}
 			last = l.put(b.disk, part.from, part.to-part.from, data, now)
 			l.sent += part.to - part.from
+			if len(l.differed) < mostRanges {
+				l.differed = append(l.differed, Range{l.r.opts.Disks[b.disk].Name, part.from, part.to - part.from})
+			}
 		}
 	}
 	return last

@@ -34,4 +34,14 @@
 //
 // If the hashes are equal the peer has the right bytes: a byte forwarded later
 // is overwritten in order, and one that is not has the value that was read.
+//
+// # Verify
+//
+// Verify compares while the replica counts and repairs nothing itself: an undo
+// log would bring a wrong byte back at the next rollback, and until a repair is
+// complete the peer could be promoted with it. A proved difference outdates the
+// replica durably, ends the link, and leaves the repair to the next link's compare
+// of everything, after which the replica counts as any other that was outdated:
+// with checkpoints, only once one was committed. From the proof on no marker is
+// set. See judge for what proves a difference.
 package replicator

@@ -67,6 +67,7 @@ func (r *Replicator) recheckRange(disk int, off, length int64) {
 	defer r.mu.Unlock()
 	if r.link != nil && length > 0 {
 		r.link.work.add(disk, off, length)
+		r.link.disturbed++
 		r.link.wakeWorkers()
 		r.wakeKeeper()
 	}

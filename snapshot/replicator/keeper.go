@@ -65,6 +65,8 @@ func (r *Replicator) due(now time.Time) (call func(context.Context) error, wait 
 	switch l := r.link; {
 	case r.closed:
 		return nil, time.Hour, changed
+	case l != nil && l.distrusted && l.ctx.Err() == nil:
+		return func(ctx context.Context) error { return r.condemn(ctx, l) }, 0, changed
 	case l != nil && l.work.finished() && !l.ready:
 		// From here on the replica may count, whatever becomes of the call: a
 		// lost link needs a Degrade again.

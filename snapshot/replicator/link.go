@@ -47,6 +47,11 @@ type link struct {
 	round    int                 // full compares asked for
 	ready    bool                // InSync returned nil for this round
 	sent     int64
+	differed []Range // what was sent, the first ones
+
+	watched    map[*batch]struct{} // chunks that a Verify has doubts about; nil: none is under way
+	disturbed  int                 // times that something was put into the compare
+	distrusted bool                // a Verify found a difference
 }
 
 // Attach runs the replication over stream until it is lost, ctx ends or a newer
@@ -140,7 +145,7 @@ func (r *Replicator) release(l *link) {
 
 // phase is what the link has reached; r.mu is held.
 func (l *link) phase() Phase {
-	if l.ready && l.work.finished() {
+	if l.ready && l.work.finished() && !l.distrusted {
 		return InSync
 	}
 	return Resync

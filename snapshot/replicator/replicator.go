@@ -94,6 +94,9 @@ type Replicator struct {
 	log   *slog.Logger
 	total int64
 	kick  chan struct{} // wakes the keeper
+	// settle is how long after a look a write that it saw may take to be
+	// forwarded by QEMU.
+	settle time.Duration
 
 	mu       sync.Mutex
 	link     *link // nil: detached
@@ -119,7 +122,7 @@ func New(opts Options, log *slog.Logger) (*Replicator, error) {
 		return nil, fmt.Errorf("replicator of %s: Degrade, InSync and a disk are needed: %w", opts.Guest, ErrOptions)
 	}
 	r := &Replicator{
-		opts: opts, log: log.With("guest", opts.Guest), outdated: opts.Outdated,
+		opts: opts, log: log.With("guest", opts.Guest), outdated: opts.Outdated, settle: time.Second,
 		kick: make(chan struct{}, 1), changed: make(chan struct{}),
 	}
 	names := map[string]bool{}
@@ -176,8 +179,9 @@ func (r *Replicator) Mark(_ context.Context, sequence uint64) error {
 func (r *Replicator) Recheck() {
 	r.mu.Lock()
 	if l := r.link; l != nil {
-		l.ready, l.sent = false, 0
+		l.ready, l.sent, l.differed = false, 0, nil
 		l.round++
+		l.disturbed++
 		l.work.addAll()
 		l.wakeWorkers()
 	}

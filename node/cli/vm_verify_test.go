@@ -1,0 +1,27 @@
+package cli
+
+import (
+	"testing"
+
+	"vmctl/node/api"
+)
+
+func TestVerifiedText(t *testing.T) {
+	for want, v := range map[string]api.Verification{
+		"equal, 2.0 KiB compared":    {State: api.VerifyEqual, ComparedBytes: 2048, TotalBytes: 2048},
+		"it differed, 64 B repaired": {State: api.VerifyRepaired, ComparedBytes: 2048, RepairedBytes: 64},
+		"equal, 2.0 KiB compared, 10 B written too often to be judged": {
+			State: api.VerifyEqual, ComparedBytes: 2048, UnsettledBytes: 10,
+		},
+	} {
+		if got := verifiedText(v); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+	if got := verifyProgress(api.Verification{VM: "web", State: api.VerifyComparing, ComparedBytes: 1, TotalBytes: 2048}); got != "web: 1 B of 2.0 KiB compared" {
+		t.Error(got)
+	}
+	if got := verifiedLine(nil); got != "never" {
+		t.Error(got)
+	}
+}
