@@ -135,8 +135,8 @@ func (n *Node) viewMachine(ctx context.Context, g *guest, m *machine, v *api.VM)
 	g.mu.Lock()
 	protector, reason, tried := m.protector, g.status.reason, g.status.trial
 	g.mu.Unlock()
-	phase, progress := g.replicaView(protector)
-	v.Replica = &api.Replica{Node: other.Name, State: phase, Reason: reason, Progress: progress}
+	phase, progress, left := g.replicaView(protector)
+	v.Replica = &api.Replica{Node: other.Name, State: phase, Reason: reason, Progress: progress, RemainingSeconds: left.Seconds()}
 	if v.Protection.Level == vm.ProtectResume {
 		v.Replica.Trial = &tried
 	}

@@ -293,16 +293,17 @@ func (g *guest) void(ctx context.Context, m *machine, reason string) {
 }
 
 // replicaView is what people see of the replica.
-func (g *guest) replicaView(p *snapshot.Protector) (phase string, progress float64) {
+// A resync has a progress from 0 to 1, and the time that is left if that is known.
+func (g *guest) replicaView(p *snapshot.Protector) (phase string, progress float64, left time.Duration) {
 	g.mu.Lock()
 	phase = g.status.phase
 	g.mu.Unlock()
 	if p == nil || phase != "resync" {
-		return phase, 0
+		return phase, 0, 0
 	}
 	state := p.Disks()
 	if state.Phase == replicator.Detached || state.Total == 0 {
-		return phase, 0
+		return phase, 0, 0
 	}
-	return phase, float64(state.Compared) / float64(state.Total)
+	return phase, float64(state.Compared) / float64(state.Total), state.Remaining(time.Now())
 }

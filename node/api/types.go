@@ -94,8 +94,11 @@ type Replica struct {
 	State          string  `json:"state"`
 	Reason         string  `json:"reason,omitempty"`
 	SyncedSequence uint64  `json:"synced_sequence"`
-	Progress       float64 `json:"progress"`        // of a resync, 0 to 1
-	Trial          *Trial  `json:"trial,omitempty"` // with protection resume, as the owner says
+	Progress       float64 `json:"progress"` // of a resync, 0 to 1
+	// RemainingSeconds is how long the resync will take if it goes on as it went
+	// until now; left out where that is not known.
+	RemainingSeconds float64 `json:"remaining_seconds,omitempty"`
+	Trial            *Trial  `json:"trial,omitempty"` // with protection resume, as the owner says
 }
 
 // Lease is the permission to run.

@@ -70,6 +70,18 @@ func yesNo(b bool, yes, no string) string {
 	return no
 }
 
+// resyncText is how far a resync is, and how long it will take.
+func resyncText(r *api.Replica) string {
+	if r.State != "resync" {
+		return ""
+	}
+	text := fmt.Sprintf(" %.0f %%", 100*r.Progress)
+	if r.RemainingSeconds > 0 {
+		text += fmt.Sprintf(", %s left", since(r.RemainingSeconds))
+	}
+	return text
+}
+
 // protectionText says in a few words how well a guest is covered now.
 func protectionText(v api.VM) string {
 	if v.Protection.Level == "none" {
@@ -77,7 +89,7 @@ func protectionText(v api.VM) string {
 	}
 	words := []string{v.Protection.Level}
 	if v.Replica != nil {
-		words = append(words, v.Replica.State)
+		words = append(words, v.Replica.State+resyncText(v.Replica))
 	}
 	if v.Covered() == "restart" && v.Protection.Level == "resume" {
 		words = append(words, "only as restart")

@@ -100,7 +100,7 @@ func vmScreen(w *tabwriter.Writer, v api.VM) {
 			k.Time.Local().Format(time.TimeOnly), k.PauseMS, bytesText(k.Bytes))
 	}
 	if r := v.Replica; r != nil {
-		fmt.Fprintf(w, "replica\ton %s, %s %s\n", r.Node, r.State, r.Reason)
+		fmt.Fprintf(w, "replica\ton %s, %s%s %s\n", r.Node, r.State, resyncText(r), r.Reason)
 		if r.Trial != nil && r.Trial.State != api.TrialLoads {
 			fmt.Fprintf(w, "resume\t%s\n", r.Trial.Why())
 		}

@@ -25,3 +25,16 @@ func TestVerifiedText(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func TestResyncText(t *testing.T) {
+	for want, r := range map[string]api.Replica{
+		"":                  {State: "synced", Progress: 1},
+		" 0 %":              {State: "resync"},
+		" 25 %, 9.0 s left": {State: "resync", Progress: 0.25, RemainingSeconds: 9},
+		" 50 %, 1m0s left":  {State: "resync", Progress: 0.5, RemainingSeconds: 60},
+	} {
+		if got := resyncText(&r); got != want {
+			t.Errorf("%+v: %q, want %q", r, got, want)
+		}
+	}
+}

@@ -45,6 +45,7 @@ type link struct {
 	lastCall uint64
 	batches  map[*batch]struct{} // being examined
 	round    int                 // full compares asked for
+	began    time.Time           // the compare of this round
 	ready    bool                // InSync returned nil for this round
 	sent     int64
 	differed []Range // what was sent, the first ones
@@ -115,6 +116,7 @@ func (r *Replicator) install(ctx context.Context, stream Stream) (*link, error) 
 		hello.Disks = append(hello.Disks, DiskInfo{Name: d.Name, Size: d.Size})
 	}
 	l.heard = time.Now()
+	l.began = l.heard
 	l.push(frame{KindHello, hello})
 	l.work.addAll()
 	r.link = l

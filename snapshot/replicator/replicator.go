@@ -81,11 +81,21 @@ const (
 // State is a view of the replicator at one moment.
 type State struct {
 	Phase    Phase
-	Outdated bool  // the replica is durably outdated: guest writes do not wait for a lost link
-	Compared int64 // bytes of the present compare that are done
-	Total    int64 // bytes of all disks
-	Sent     int64 // bytes that differed in the present compare
-	Waiting  int   // guest writes that are not acknowledged yet
+	Outdated bool      // the replica is durably outdated: guest writes do not wait for a lost link
+	Compared int64     // bytes of the present compare that are done
+	Total    int64     // bytes of all disks
+	Sent     int64     // bytes that differed in the present compare
+	Waiting  int       // guest writes that are not acknowledged yet
+	Since    time.Time // the present compare began
+}
+
+// Remaining is how long the compare will take if it goes on as it went until
+// now; 0: not known.
+func (s State) Remaining(now time.Time) time.Duration {
+	if s.Phase != Resync || s.Compared <= 0 || s.Compared >= s.Total {
+		return 0
+	}
+	return time.Duration(float64(now.Sub(s.Since)) * float64(s.Total-s.Compared) / float64(s.Compared))
 }
 
 // Replicator is the owner's side for one guest.
@@ -153,7 +163,7 @@ func (r *Replicator) state() State {
 	s := State{Phase: Detached, Outdated: r.outdated, Total: r.total, Waiting: r.waiting}
 	if l := r.link; l != nil {
 		s.Phase = l.phase()
-		s.Compared, s.Sent = l.work.compared(), l.sent
+		s.Compared, s.Sent, s.Since = l.work.compared(), l.sent, l.began
 	}
 	return s
 }
@@ -179,7 +189,7 @@ func (r *Replicator) Mark(_ context.Context, sequence uint64) error {
 func (r *Replicator) Recheck() {
 	r.mu.Lock()
 	if l := r.link; l != nil {
-		l.ready, l.sent, l.differed = false, 0, nil
+		l.ready, l.sent, l.differed, l.began = false, 0, nil, time.Now()
 		l.round++
 		l.disturbed++
 		l.work.addAll()

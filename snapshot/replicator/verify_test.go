@@ -271,3 +271,20 @@ func TestVerifyRefused(t *testing.T) {
 	}
 	g.stop()
 }
+
+func TestRemaining(t *testing.T) {
+	began := time.Unix(1000, 0)
+	for _, test := range []struct {
+		state State
+		want  time.Duration
+	}{
+		{State{Phase: Resync, Compared: 25, Total: 100, Since: began}, 30 * time.Second},
+		{State{Phase: Resync, Compared: 0, Total: 100, Since: began}, 0},
+		{State{Phase: Resync, Compared: 100, Total: 100, Since: began}, 0},
+		{State{Phase: InSync, Compared: 25, Total: 100, Since: began}, 0},
+	} {
+		if got := test.state.Remaining(began.Add(10 * time.Second)); got != test.want {
+			t.Errorf("%+v: %v, want %v", test.state, got, test.want)
+		}
+	}
+}
