@@ -78,6 +78,10 @@ func (m *Mirror) Start(ctx context.Context) error {
 func (m *Mirror) startDisk(ctx context.Context, i int, d MirrorDisk) error {
 	target := object{
 		"driver": "nbd", "node-name": targetNode(i), "export": d.Name, "reconnect-delay": reconnectDelay,
+		// Zeroes take no space in the replica either. A QEMU whose mirror passes a
+		// discard on (7.2's filter node drops it before it reaches any disk) must
+		// not lose it here: the disks would differ.
+		"discard": "unmap", "detect-zeroes": "unmap",
 		"server": object{"type": "unix", "path": m.Target},
 	}
 	if err := m.run(ctx, "blockdev-add", target); err != nil {
