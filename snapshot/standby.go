@@ -159,4 +159,13 @@ func (s *standbyDisks) Drop(before uint64) error {
 	return nil
 }
 
+func (s *standbyDisks) Fold(keep, before uint64) error {
+	for name, disk := range s.disks {
+		if err := disk.Fold(keep, before); err != nil {
+			return fmt.Errorf("disk %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
 func (s *standbyDisks) Close() error { return (*Standby)(s).closeDisks() }

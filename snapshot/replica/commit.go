@@ -63,6 +63,7 @@ func (r *Replica) stage(ctx context.Context, b Begin) (*staged, error) {
 		return nil, fmt.Errorf("checkpoint %d/%d was begun before: %w", b.Epoch, b.Sequence, ErrUsed)
 	}
 	r.seen = b
+	r.foldAbandoned(b)
 	decoder, err := memory.NewDecoder(uint64(b.RAMSize) / memory.PageSize)
 	if err != nil {
 		return nil, err
@@ -86,11 +87,28 @@ func (r *Replica) stage(ctx context.Context, b Begin) (*staged, error) {
 	return s, nil
 }
 
+// foldAbandoned bounds the disks' undo logs when checkpoint after checkpoint is
+// begun and none committed: the marks of those between the committed one and b
+// lead nowhere, for only b may be committed now. The caller holds the commit
+// lock.
+func (r *Replica) foldAbandoned(b Begin) {
+	c := r.rec.Commit
+	if c == nil || c.Begin.Epoch != b.Epoch {
+		return
+	}
+	if err := r.cfg.Disks.Fold(c.Begin.Sequence, b.Sequence); err != nil {
+		r.cfg.Log.Warn("cannot shorten the disks' undo log", "guest", r.cfg.Name, "error", err)
+	}
+}
+
 // stillGood tells whether a staged checkpoint may be committed now. The caller
 // holds the commit lock.
 func (r *Replica) stillGood(s *staged) error {
 	if err := r.admit(s.begin); err != nil {
 		return err
+	}
+	if later := r.seen; s.begin.before(later.Epoch, later.Sequence) { // its mark may have been folded away
+		return fmt.Errorf("checkpoint %d/%d, %d/%d was begun since: %w", s.begin.Epoch, s.begin.Sequence, later.Epoch, later.Sequence, ErrUsed)
 	}
 	if s.loads != r.loads {
 		return fmt.Errorf("what was staged of checkpoint %d/%d was swept away after a failure: %w", s.begin.Epoch, s.begin.Sequence, ErrFailed)

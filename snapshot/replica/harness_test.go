@@ -75,6 +75,16 @@ func (d testDisks) Drop(before uint64) error {
 	return err
 }
 
+func (d testDisks) Fold(keep, before uint64) error {
+	marks, err := filepath.Glob(filepath.Join(d.dir, "mark-*"))
+	for i, m := range marks {
+		if i < len(marks)-1 && m > d.mark(keep) && m < d.mark(before) {
+			err = errors.Join(err, os.Remove(m))
+		}
+	}
+	return err
+}
+
 func (d testDisks) Close() error { return d.ask("diskclose") }
 
 // at makes the mark of a checkpoint and then lets the guest write on.

@@ -29,6 +29,9 @@ type Disks interface {
 	Rollback(sequence uint64) error
 	// Drop forgets how to go back to marks below before.
 	Drop(before uint64) error
+	// Fold forgets the marks between keep and before, which came to nothing, but
+	// not the way back to keep. The newest mark may stay.
+	Fold(keep, before uint64) error
 	// Close lets go of the images: another program may write them.
 	Close() error
 }
@@ -289,4 +292,5 @@ func (noDisks) WaitMark(context.Context, uint64) error { return nil }
 func (noDisks) Sync() error                            { return nil }
 func (noDisks) Rollback(uint64) error                  { return nil }
 func (noDisks) Drop(uint64) error                      { return nil }
+func (noDisks) Fold(uint64, uint64) error              { return nil }
 func (noDisks) Close() error                           { return nil }

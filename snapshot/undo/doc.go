@@ -19,6 +19,9 @@
 //     (two processes), the older record wins, as records are undone newest first;
 //   - records hold contents, not differences: undoing twice does no harm, so a
 //     rollback cut off at any point is simply done again;
+//   - Fold moves what only abandoned markers have logged to the one that is kept,
+//     and removes their segments after that is durable: a block may be in two
+//     segments meanwhile, and the older record, undone last, is the older content;
 //   - markers rise. Rollback(N) leaves N as the newest marker, with nothing
 //     written after it.
 //

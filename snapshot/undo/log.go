@@ -42,6 +42,9 @@ func (d *Disk) loadSegments() error {
 		}
 		d.segments = append(d.segments, s)
 	}
+	if err := d.finishFold(); err != nil {
+		return err
+	}
 	if s := d.current(); s != nil {
 		if err := s.resume(d.size); err != nil {
 			return err

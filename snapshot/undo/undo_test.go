@@ -82,6 +82,9 @@ func TestRollbackEqualsTheCopy(t *testing.T) {
 				case action < 18:
 					must(t, d.Close())
 					d = mustOpen(t, path, size)
+				case action < 19 && len(marks) > 3 && random.IntN(2) == 0:
+					must(t, d.Fold(marks[1], marks[len(marks)-1]))
+					marks = slices.Delete(marks, 2, len(marks)-1)
 				case action < 19 && len(marks) > 2:
 					must(t, d.Drop(marks[1]))
 					marks = marks[1:]
