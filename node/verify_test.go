@@ -1,7 +1,9 @@
 package node
 
 import (
+	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"vmctl/snapshot/replicator"
@@ -49,4 +51,24 @@ func TestRangesText(t *testing.T) {
 	if got := rangesText(ranges); got != want {
 		t.Errorf("%s", got)
 	}
+}
+func TestRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for span, want := range map[time.Duration]time.Duration{
+			0: 0, 300 * time.Millisecond: 300 * time.Millisecond, time.Minute: time.Second,
+		} {
+			began := time.Now()
+			rest(t.Context(), span)
+			if got := time.Since(began); got != want {
+				t.Errorf("after a step of %v: rested %v, want %v", span, got, want)
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		began := time.Now()
+		rest(ctx, time.Second)
+		if got := time.Since(began); got != time.Millisecond {
+			t.Errorf("the end was waited for %v", got)
+		}
+	})
 }

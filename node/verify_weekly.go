@@ -36,7 +36,7 @@ func (n *Node) verifying(ctx context.Context) {
 }
 
 func (n *Node) verifyByItself(ctx context.Context, g *guest) {
-	v, err := n.Verify(ctx, g.id, func(api.Verification) {})
+	v, err := n.verify(ctx, g.id, func(api.Verification) {}, true)
 	switch {
 	case err != nil && ctx.Err() == nil:
 		n.log.Info("a replica was not verified, it will be tried again", "vm", g.name(), "error", err)
@@ -77,4 +77,14 @@ func spread(id string) time.Duration {
 		sum = (sum ^ uint32(c)) * 16777619
 	}
 	return time.Duration(float64(sum) / (1 << 32) * float64(verifyEvery))
+}
+
+// rest waits as long as the step before took.
+func rest(ctx context.Context, span time.Duration) {
+	timer := time.NewTimer(min(span, time.Second))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }
