@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"vmctl/node/api"
+	"vmctl/node/lease"
+	"vmctl/node/peer"
+	"vmctl/node/wire"
 )
 
 // listenAPI opens the unix socket. The database's lock has made sure that no
@@ -40,4 +43,23 @@ func listenError(err error) error {
 		return api.Errorf(api.Conflict, "listen for the peer: %v", err).WithHint("Another program has the address: give this agent another --listen.")
 	}
 	return api.Errorf(api.Usage, "listen for the peer: %v", err).WithHint("Is --listen an address of this host?")
+}
+
+func (n *Node) peerServer() *peer.Server {
+	return &peer.Server{
+		Self: n.config.Name,
+		Gate: peer.NodeGate{Identity: n.members.Identity, Member: n.members.member},
+		Log:  n.log,
+		Handlers: map[string]peer.Handler{
+			peer.PurposeJoin:  n.serveJoin,
+			lease.Purpose:     n.links.Serve,
+			purposeRecords:    n.exchange.serve,
+			purposeAPI:        n.serveAPI,
+			purposeBoot:       n.guests.serveBoot,
+			purposeTrial:      n.guests.serveTrial,
+			purposeDisks:      n.guests.serveDisks,
+			purposeCheckpoint: n.guests.serveCheckpoints,
+		},
+		Options: wire.Options{},
+	}
 }

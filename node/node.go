@@ -16,8 +16,6 @@ import (
 	"vmctl/node/api"
 	"vmctl/node/lease"
 	"vmctl/node/notify"
-	"vmctl/node/peer"
-	"vmctl/node/wire"
 	"vmctl/store"
 	"vmctl/vm"
 	"vmctl/vm/guard"
@@ -254,25 +252,6 @@ func start(ctx context.Context, run func(context.Context)) (stop func()) {
 	done := make(chan struct{})
 	go func() { defer close(done); run(ctx) }()
 	return func() { cancel(); <-done }
-}
-
-func (n *Node) peerServer() *peer.Server {
-	return &peer.Server{
-		Self: n.config.Name,
-		Gate: peer.NodeGate{Identity: n.members.Identity, Member: n.members.member},
-		Log:  n.log,
-		Handlers: map[string]peer.Handler{
-			peer.PurposeJoin:  n.serveJoin,
-			lease.Purpose:     n.links.Serve,
-			purposeRecords:    n.exchange.serve,
-			purposeAPI:        n.serveAPI,
-			purposeBoot:       n.guests.serveBoot,
-			purposeTrial:      n.guests.serveTrial,
-			purposeDisks:      n.guests.serveDisks,
-			purposeCheckpoint: n.guests.serveCheckpoints,
-		},
-		Options: wire.Options{},
-	}
 }
 
 // linkChanged tells the core of the lease link to a voter.

@@ -2,13 +2,10 @@ package node
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"path/filepath"
 	"time"
-
-	"github.com/vmihailenco/msgpack/v5"
 
 	"vmctl/node/peer"
 	"vmctl/node/wire"
@@ -263,19 +260,6 @@ func (g *guest) synced(ctx context.Context) error {
 	g.repaired(protector)
 	g.n.journal.record(info, "replica-synced", g.name(), fmt.Sprintf("the replica of %s is complete", g.name()))
 	return nil
-}
-
-// specHash names what device state belongs to: the parts of a spec that change
-// the machine.
-func specHash(spec vm.Spec) []byte {
-	spec.Protection, spec.Restart, spec.Recovery, spec.Autostart = vm.Protection{}, vm.Restart{}, vm.Recovery{}, false
-	spec.Isolation = ""
-	data, err := msgpack.Marshal(spec)
-	if err != nil {
-		return nil
-	}
-	sum := sha256.Sum256(data)
-	return sum[:]
 }
 
 // void tells the peer that the guest was ended on purpose, so that no
