@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"syscall"
 	"time"
 
 	"vmctl/ha"
@@ -225,6 +226,11 @@ func (g *guest) failed(err error) {
 	attempt := g.attempt
 	switch {
 	case attempt != nil && errors.Is(err, errUnleased):
+		g.n.recoverer.tell(recovery.Ended{ID: ha.GuestID(g.id)})
+		return
+	case attempt != nil && attempt.How == recovery.Resume && errors.Is(err, syscall.ENOSPC):
+		// A full disk says nothing against the checkpoint: its memory is kept.
+		g.locked(func() { g.status.failure, g.status.hold = err.Error(), time.Now().Add(time.Second) })
 		g.n.recoverer.tell(recovery.Ended{ID: ha.GuestID(g.id)})
 		return
 	case attempt != nil && attempt.How == recovery.Resume: // it is booted next
