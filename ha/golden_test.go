@@ -1,14 +1,11 @@
 package ha
 
 import (
-	"flag"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
-)
 
-var update = flag.Bool("update", false, "write the golden decision logs anew")
+	"vmctl/ha/golden"
+)
 
 const second = time.Second
 
@@ -154,18 +151,5 @@ func TestDecisions(t *testing.T) {
 func tell(t *testing.T, name string, mode Mode, play func(b *bench)) {
 	b := newBench(t, mode)
 	play(b)
-	file := filepath.Join("testdata", name+".golden")
-	if *update {
-		if err := os.WriteFile(file, []byte(b.log.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if b.log.String() != string(want) {
-		t.Errorf("decisions differ from %s (write it anew with -update):\n%s", file, b.log.String())
-	}
+	golden.Compare(t, name+".golden", b.log.String())
 }

@@ -1,14 +1,12 @@
 package vm
 
 import (
-	"flag"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-)
 
-var update = flag.Bool("update", false, "write the golden files anew")
+	"vmctl/ha/golden"
+)
 
 // cmdlineCases are launched by TestQEMUAcceptsEveryLine too.
 func cmdlineCases() map[string]Spec {
@@ -36,22 +34,9 @@ func TestCmdlineGolden(t *testing.T) {
 		s = s.Defaults(testHost())
 		l := NewLayout("/var/lib/vmctl", "/run/vmctl", "/dev/shm/vmctl", s.UUID)
 		line := strings.Join(Cmdline(s, l, testHost(), Options{}), "\n") + "\n"
-		golden := filepath.Join("testdata", "cmdline", name+".golden")
-		if *update {
-			if err := os.MkdirAll(filepath.Dir(golden), 0o755); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(golden, []byte(line), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, err := os.ReadFile(golden)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if line != string(want) {
-			t.Errorf("%s: the line changed. A saved state loads only into the line it was saved from; if the hardware stays the same, run with -update.\n%s", name, line)
-		}
+		// A saved state loads only into the line it was saved from: write it anew
+		// only if the hardware stays the same.
+		golden.Compare(t, filepath.Join("cmdline", name+".golden"), line)
 	}
 }
 

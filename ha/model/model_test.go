@@ -2,17 +2,15 @@ package model
 
 import (
 	"flag"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"vmctl/ha"
+	"vmctl/ha/golden"
 )
 
 var (
-	update = flag.Bool("update", false, "write the golden counterexamples anew")
 	depth  = flag.Int("ha.model.depth", 0, "transitions to search; 0: what a test run has time for")
 	faults = flag.Int("ha.model.faults", 2, "faults on one path, with -ha.model.depth")
 )
@@ -87,24 +85,7 @@ func TestUnsafe(t *testing.T) {
 				}
 			}
 			t.Logf("%d transitions, %d states: %s", len(r.Trace)-2, r.States, r.Violation)
-			golden(t, string(v), strings.Join(r.Trace, "\n")+"\n")
+			golden.Compare(t, string(v)+".golden", strings.Join(r.Trace, "\n")+"\n")
 		})
-	}
-}
-
-func golden(t *testing.T, name, got string) {
-	file := filepath.Join("testdata", name+".golden")
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("the counterexample differs from %s:\n%s", file, got)
 	}
 }

@@ -1,14 +1,11 @@
 package recovery
 
 import (
-	"flag"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
-)
 
-var update = flag.Bool("update", false, "write the golden decision logs anew")
+	"vmctl/ha/golden"
+)
 
 func homing(p *Policy) { p.Failback = WhenSynced }
 
@@ -196,20 +193,7 @@ func TestDecisions(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
 			play(b)
-			file := filepath.Join("testdata", name+".golden")
-			if *update {
-				if err := os.WriteFile(file, []byte(b.log.String()), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if b.log.String() != string(want) {
-				t.Errorf("decisions differ from %s (write it anew with -update):\n%s", file, b.log.String())
-			}
+			golden.Compare(t, name+".golden", b.log.String())
 		})
 	}
 }

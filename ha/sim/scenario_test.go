@@ -1,16 +1,15 @@
 package sim
 
 import (
-	"flag"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
-)
 
-var update = flag.Bool("update", false, "write the scenarios' logs anew")
+	"vmctl/ha/golden"
+)
 
 // folders lists the scenarios, sorted by name.
 func folders(t *testing.T) []string {
@@ -41,10 +40,8 @@ func TestScenario(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if *update {
-				if err := os.WriteFile(filepath.Join(dir, "log"), []byte(log), 0o644); err != nil {
-					t.Fatal(err)
-				}
+			if golden.Updating() {
+				golden.Write(t, filepath.Join(dir, "log"), log)
 				return
 			}
 			if log != s.Log {

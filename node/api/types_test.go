@@ -2,29 +2,11 @@ package api
 
 import (
 	"encoding/json"
-	"flag"
-	"os"
 	"testing"
 	"time"
+
+	"vmctl/ha/golden"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
-
-func golden(t *testing.T, file string, got []byte) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(file, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(want) != string(got) {
-		t.Errorf("%s differs; fields are added, never renamed. Got:\n%s", file, got)
-	}
-}
 
 func exampleVM() VM {
 	age := 0.25
@@ -47,28 +29,28 @@ func exampleTime() Time {
 func TestGoldenJSON(t *testing.T) {
 	heard := 0.125
 	for file, value := range map[string]any{
-		"testdata/vm.json":     exampleVM(),
-		"testdata/no-vm.json":  VM{},
-		"testdata/event.json":  Event{Sequence: 9, Time: exampleTime(), Node: "a", Kind: "guest-started", VM: "web", Severity: "info", Message: "web started", Detail: map[string]string{"k": "v"}},
-		"testdata/status.json": Status{Node: Node{Name: "a", Started: exampleTime(), Alarms: []Alarm{{Kind: "k", Text: "t", Since: exampleTime()}}}, VMs: []VM{}},
-		"testdata/ha.json": HAStatus{
+		"vm.json":     exampleVM(),
+		"no-vm.json":  VM{},
+		"event.json":  Event{Sequence: 9, Time: exampleTime(), Node: "a", Kind: "guest-started", VM: "web", Severity: "info", Message: "web started", Detail: map[string]string{"k": "v"}},
+		"status.json": Status{Node: Node{Name: "a", Started: exampleTime(), Alarms: []Alarm{{Kind: "k", Text: "t", Since: exampleTime()}}}, VMs: []VM{}},
+		"ha.json": HAStatus{
 			Node: "a", Mode: "witness", Peer: &Member{Name: "b", Addr: "b:1", Reachable: true, SeenAgo: &heard},
 			Witness: &Witness{Name: "w", Addr: "w:1"}, Guests: []HAGuest{{VM: "web", LastRenewal: &heard}},
 		},
-		"testdata/cluster.json":     Cluster{Name: "shop", ID: "id", Mode: "none", Self: "a", Members: []Member{{Name: "a", Addr: "a:1"}}},
-		"testdata/maintenance.json": Maintenance{Node: "a", On: true, Moved: []string{"web"}, Stay: []Stay{{VM: "db", Reason: "r"}}, Stopped: []Stay{{VM: "x", Reason: "r"}}},
-		"testdata/shutdown.json":    Shutdown{Node: "a", Moved: []string{"web"}, Stopped: []Stay{{VM: "db", Reason: "guest; r"}}, Stay: []Stay{}},
-		"testdata/notify.json": struct {
+		"cluster.json":     Cluster{Name: "shop", ID: "id", Mode: "none", Self: "a", Members: []Member{{Name: "a", Addr: "a:1"}}},
+		"maintenance.json": Maintenance{Node: "a", On: true, Moved: []string{"web"}, Stay: []Stay{{VM: "db", Reason: "r"}}, Stopped: []Stay{{VM: "x", Reason: "r"}}},
+		"shutdown.json":    Shutdown{Node: "a", Moved: []string{"web"}, Stopped: []Stay{{VM: "db", Reason: "guest; r"}}, Stay: []Stay{}},
+		"notify.json": struct {
 			Targets []NotifyTarget
 			Tests   []NotifyTest
 		}{[]NotifyTarget{{Target: "syslog", Waiting: 1}}, []NotifyTest{{Target: "syslog", Millis: 1.5, Error: "e"}}},
-		"testdata/token.json": Token{Token: "vmctl-x", Expires: exampleTime()},
+		"token.json": Token{Token: "vmctl-x", Expires: exampleTime()},
 	} {
 		got, err := json.MarshalIndent(value, "", "  ")
 		if err != nil {
 			t.Fatal(err)
 		}
-		golden(t, file, append(got, '\n'))
+		golden.Compare(t, file, string(got)+"\n") // fields are added, never renamed
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"vmctl/ha/golden"
 	"vmctl/node/api"
 )
 
@@ -107,7 +108,7 @@ func TestCreateSendsASpec(t *testing.T) {
 		fmt.Fprintf(&sent, "# vmctl %s\n# %s\n%s\n", shown, strings.Join(a.calls, ", "), strings.ReplaceAll(a.body, dir, "DIR"))
 	}
 	t.Chdir(back)
-	golden(t, "create.golden", []byte(sent.String()))
+	golden.Compare(t, "create.golden", sent.String())
 }
 
 // Whatever is asked for as JSON is JSON, and nothing but it.

@@ -4,38 +4,18 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/urfave/cli/v2"
 
+	"vmctl/ha/golden"
 	"vmctl/node/api"
 	"vmctl/vm"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
-
-func golden(t *testing.T, name string, got []byte) {
-	t.Helper()
-	file := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(file, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(want, got) {
-		t.Errorf("%s differs (go test -update writes it). Got:\n%s", file, got)
-	}
-}
 
 // run is one call of the program, as a shell makes it.
 func run(stdin string, args ...string) (code int, stdout, stderr string) {
@@ -200,7 +180,7 @@ func TestHelp(t *testing.T) {
 		if code != 0 || stderr != "" {
 			t.Errorf("%v --help: exit code %d, %s", path, code, stderr)
 		}
-		golden(t, strings.Join(append([]string{"help"}, path...), "-")+".golden", []byte(out))
+		golden.Compare(t, strings.Join(append([]string{"help"}, path...), "-")+".golden", out)
 		for _, flag := range flags {
 			usage := flag.(cli.DocGenerationFlag).GetUsage()
 			if usage == "" || flag.(cli.DocGenerationFlag).TakesValue() && !strings.Contains(usage, "`") {

@@ -10,7 +10,6 @@ import (
 	"syscall"
 
 	"vmctl/node/e2e/lab"
-	"vmctl/packaging/testguest"
 )
 
 func main() {
@@ -27,15 +26,10 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	binary, err := lab.BuildBinary(ctx, root, filepath.Join(root, "dist"))
+	binary, files, err := lab.Build(ctx, root, filepath.Join(root, "dist"))
 	if err != nil {
 		return err
 	}
-	image, err := testguest.Build(ctx, filepath.Join(root, ".cache", "guest"))
-	if err != nil {
-		return err
-	}
-	files := lab.GuestFiles{Kernel: image.Kernel, Initrd: image.Initrd, Disk: image.DiskBase}
 	if err := os.MkdirAll(filepath.Join(root, "bench"), 0o755); err != nil {
 		return err
 	}

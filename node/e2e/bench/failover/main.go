@@ -13,7 +13,6 @@ import (
 
 	"vmctl/node/e2e/bench/pacemaker"
 	"vmctl/node/e2e/lab"
-	"vmctl/packaging/testguest"
 )
 
 var (
@@ -38,15 +37,10 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	binary, err := lab.BuildBinary(ctx, root, filepath.Join(root, "dist"))
+	binary, files, err := lab.Build(ctx, root, filepath.Join(root, "dist"))
 	if err != nil {
 		return err
 	}
-	image, err := testguest.Build(ctx, filepath.Join(root, ".cache", "guest"))
-	if err != nil {
-		return err
-	}
-	files := lab.GuestFiles{Kernel: image.Kernel, Initrd: image.Initrd, Disk: image.DiskBase}
 	var tree, versions string
 	if !*alone {
 		if tree, err = pacemaker.Tree(ctx, filepath.Join(root, ".cache", "pacemaker")); err != nil {

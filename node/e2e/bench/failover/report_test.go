@@ -1,15 +1,14 @@
 package main
 
 import (
-	"flag"
 	"math"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
-)
 
-var update = flag.Bool("update", false, "write the golden files anew")
+	"vmctl/ha/golden"
+)
 
 func TestQuantile(t *testing.T) {
 	hundred := make([]float64, 100)
@@ -45,20 +44,7 @@ func samples() (list []Sample) {
 }
 
 func TestReport(t *testing.T) {
-	golden := filepath.Join("testdata", "report.golden")
-	got := report(samples(), "pacemaker 2.1, corosync 3.1")
-	if *update {
-		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("got:\n%s\nwant:\n%s", got, want)
-	}
+	golden.Compare(t, "report.golden", report(samples(), "pacemaker 2.1, corosync 3.1"))
 }
 
 // What one invocation wrote, the next goes on with.
