@@ -144,12 +144,10 @@ func checkAddr(addr string) error {
 	return nil
 }
 
-// makeDirs makes the agent's directories, for root only.
-func (c *Config) makeDirs() error {
-	for _, dir := range []string{c.StateDir, c.RuntimeDir, c.RAMDir} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return fmt.Errorf("make directory: %w", err)
-		}
+// makeDir makes one of the agent's directories, for root only.
+func makeDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make directory: %w", err)
 	}
 	return nil
 }

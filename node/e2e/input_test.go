@@ -17,6 +17,7 @@ import (
 // TestBadInput asks live agents for what cannot be: each time a clear message,
 // the right exit code, and nothing half-made left behind.
 func TestBadInput(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	l, err := lab.New(ctx, binary, t.Logf)
 	check(t, err)
@@ -37,7 +38,7 @@ func TestBadInput(t *testing.T) {
 	_, err = l.B.CLI(ctx, "cluster", "leave")
 	check(t, err)
 	good := token(t, l.A, "shop")
-	elsewhere := filepath.Join(dir, "r")
+	elsewhere, ram := filepath.Join(dir, "r"), filepath.Join(dir, "m")
 	inA := func(args ...string) func() error { return func() error { return l.A.Vmctl(ctx, args...) } }
 	ask := func(h *lab.Host, args ...string) func() error {
 		return func() error { _, err := h.CLI(ctx, args...); return err }
@@ -65,9 +66,9 @@ func TestBadInput(t *testing.T) {
 		{"a peer with another cluster's certificate", ask(l.B, "cluster", "join", l.A.Addr+":7440", "--token", foreign), 6, "certificate"},
 		{"a witness that is none", ask(l.A, "witness", "add", l.B.Addr+":7440", "--token", good), 2, "witness token"},
 		{"nobody there", ask(l.B, "cluster", "join", l.A.Addr+":7999", "--token", good), 5, "cannot be reached"},
-		{"a second agent on the state directory", inA("node", "run", "--name", "a", "--state-dir", l.A.StateDir(), "--runtime-dir", elsewhere, "--listen", l.A.Addr+":7999"), 4, "in use by another process"},
-		{"a second agent on the runtime directory", inA("node", "run", "--name", "a", "--state-dir", elsewhere, "--runtime-dir", filepath.Dir(l.A.Socket()), "--listen", l.A.Addr+":7999"), 4, "--runtime-dir"},
-		{"a second agent on the address", inA("node", "run", "--name", "a", "--state-dir", elsewhere, "--runtime-dir", elsewhere, "--listen", l.A.Addr+":7440"), 4, "--listen"},
+		{"a second agent on the state directory", inA("node", "run", "--name", "a", "--state-dir", l.A.StateDir(), "--runtime-dir", elsewhere, "--ram-dir", ram, "--listen", l.A.Addr+":7999"), 4, "in use by another process"},
+		{"a second agent on the runtime directory", inA("node", "run", "--name", "a", "--state-dir", elsewhere, "--runtime-dir", filepath.Dir(l.A.Socket()), "--ram-dir", elsewhere, "--listen", l.A.Addr+":7999"), 4, "--runtime-dir"},
+		{"a second agent on the address", inA("node", "run", "--name", "a", "--state-dir", elsewhere, "--runtime-dir", elsewhere, "--ram-dir", elsewhere, "--listen", l.A.Addr+":7440"), 4, "--listen"},
 		{"a second witness on the state directory", inA("witness", "run", "--state-dir", l.W.StateDir(), "--listen", l.A.Addr+":7998"), 4, "in use by another process"},
 		{"the agent is not there", inA("--socket", elsewhere, "vm", "ls"), 5, elsewhere},
 	} {
@@ -83,6 +84,9 @@ func TestBadInput(t *testing.T) {
 		if after := left(t, l); !slices.Equal(before, after) {
 			t.Errorf("%s: files before %v, after %v", test.what, before, after)
 		}
+	}
+	if _, err := os.Stat(ram); err == nil {
+		t.Errorf("the agent that was refused made %s", ram)
 	}
 	out, err := l.A.CLI(ctx, "vm", "ls")
 	check(t, err)
