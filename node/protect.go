@@ -12,6 +12,7 @@ import (
 	"vmctl/snapshot"
 	"vmctl/snapshot/replicator"
 	"vmctl/vm"
+	"vmctl/vm/qmp"
 )
 
 // Back-off between two attempts to reach the peer's replica.
@@ -95,7 +96,7 @@ func (g *guest) protectWhile(ctx context.Context, m *machine) {
 		if mirrored {
 			err = g.protectOnce(ctx, m, protector)
 		}
-		if errors.Is(err, snapshot.ErrHandedOver) {
+		if errors.Is(err, snapshot.ErrHandedOver) || errors.Is(err, qmp.ErrClosed) && diesWithin(ctx, m.guard.Dead(), dyingBound) {
 			<-ctx.Done()
 		}
 		if ctx.Err() != nil {
@@ -118,6 +119,22 @@ func (g *guest) protectWhile(ctx context.Context, m *machine) {
 		}
 		retry = min(2*retry, lastRetry)
 	}
+}
+
+// dyingBound is how long a QEMU may take from closing its monitor to its end.
+const dyingBound = time.Second
+
+// diesWithin says whether QEMU is gone, or goes now. Nothing was written then
+// since its last acknowledged write: the replica on the peer is what it was, and
+// an owner who outdates it for that could not hand the guest over any more.
+func diesWithin(ctx context.Context, dead <-chan struct{}, bound time.Duration) bool {
+	select {
+	case <-dead:
+		return true
+	case <-time.After(bound):
+	case <-ctx.Done():
+	}
+	return false
 }
 
 // stopMirror takes the mirrors down for a guest that runs on without them.

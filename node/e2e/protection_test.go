@@ -196,6 +196,25 @@ func TestMaintenance(t *testing.T) {
 	}
 }
 
+// TestReplicaOutlivesQEMU: a guest that shuts down leaves its replica as it is,
+// even when the guard is late to say that QEMU has ended: without this, a guest
+// that is handed over by a shutdown stays where it is.
+func TestReplicaOutlivesQEMU(t *testing.T) {
+	b := newBench(t, "--protection", "restart")
+	guard, err := lab.Parent(b.A.QEMU(t.Context(), b.vm.UUID))
+	b.must(err)
+	b.must(syscall.Kill(guard, syscall.SIGSTOP))
+	_, err = b.A.CLI(t.Context(), "vm", "stop", lab.GuestName, "--timeout", "20s")
+	b.must(err)
+	b.must(syscall.Kill(guard, syscall.SIGCONT))
+	b.must(b.A.API().Events(t.Context(), api.EventFilter{VM: lab.GuestName}, func(e api.Event) error {
+		if e.Kind == "replication-lost" {
+			t.Error(e.Message)
+		}
+		return nil
+	}))
+}
+
 // TestMaintenanceOfRestart moves a guest whose disks only are protected: it is
 // shut down and boots on the peer, with every record it wrote.
 func TestMaintenanceOfRestart(t *testing.T) {
