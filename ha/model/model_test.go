@@ -2,6 +2,7 @@ package model
 
 import (
 	"flag"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -39,22 +40,28 @@ func TestSafe(t *testing.T) {
 		bounds = []Bounds{{Depth: *depth, Faults: *faults}}
 	}
 	for _, b := range bounds {
-		at := time.Now()
-		r := Search(b)
-		t.Logf("%+v: %d states, %d transitions, depth %d, at most %d at once, %v",
-			b, r.States, r.Transitions, r.Depth, r.Widest, time.Since(at).Round(time.Millisecond))
-		if r.Violation != "" {
-			t.Errorf("%s", strings.Join(r.Trace, "\n"))
-		}
-		if r.States < 1000 {
-			t.Errorf("only %d states: the search proves too little", r.States)
-		}
+		t.Run(fmt.Sprintf("%+v", b), func(t *testing.T) {
+			t.Parallel()
+			at := time.Now()
+			r := Search(b)
+			t.Logf("%d states, %d transitions, depth %d, at most %d at once, %v",
+				r.States, r.Transitions, r.Depth, r.Widest, time.Since(at).Round(time.Millisecond))
+			if r.Violation != "" {
+				t.Errorf("%s", strings.Join(r.Trace, "\n"))
+			}
+			if r.States < 1000 {
+				t.Errorf("only %d states: the search proves too little", r.States)
+			}
+		})
 	}
 }
 
 // TestUnsafe: a protocol that lacks one rule has a counterexample, the shortest
 // within its bounds. A search that cannot fail proves nothing.
 func TestUnsafe(t *testing.T) {
+	if underRace {
+		t.Skip("a search has one goroutine; the other build makes it")
+	}
 	for v, u := range map[Variant]struct {
 		mode  ha.Mode
 		depth int
@@ -71,9 +78,7 @@ func TestUnsafe(t *testing.T) {
 	} {
 		only := u.only
 		t.Run(string(v), func(t *testing.T) {
-			if underRace && v == Receipt {
-				return // 200,000 states; the other build searches them
-			}
+			t.Parallel()
 			b := Bounds{Mode: u.mode, Depth: u.depth, Faults: 2, Variant: v, Only: only}
 			r := Search(b)
 			if r.Violation == "" {

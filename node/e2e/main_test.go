@@ -67,6 +67,7 @@ func newBench(t *testing.T, flags ...string) *bench {
 // newBenchOn prepares the hosts before they are started.
 func newBenchOn(t *testing.T, prepare func(*lab.Lab) error, flags ...string) *bench {
 	t.Helper()
+	t.Parallel() // a lab has its own hosts, networks and files
 	ctx := t.Context()
 	l, err := lab.New(ctx, binary, t.Logf)
 	if err != nil {

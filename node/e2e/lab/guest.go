@@ -28,7 +28,7 @@ const Rate = 20
 // KernelLine is what the test guest's kernel is told: its address, where its
 // records go, how much it works.
 func KernelLine() string {
-	return fmt.Sprintf("console=ttyS0 quiet panic=-1 guest.ip=%s%s guest.record=%s:%d guest.rate=%d guest.dirty=1M",
+	return fmt.Sprintf("console=ttyS0 quiet mitigations=off panic=-1 guest.ip=%s%s guest.record=%s:%d guest.rate=%d guest.dirty=1M",
 		GuestAddr, network, SwitchAddr, recordPort, Rate)
 }
 
