@@ -12,6 +12,7 @@ import (
 // TestGuestAgent holds the product's client against Debian's own agent: the
 // guest's clock is what the client set, as the workload sees it.
 func TestGuestAgent(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t, 0)
 	socket := filepath.Join(m.dir, "qga")
 	m.append = "guest.agent=1"

@@ -21,6 +21,7 @@ var softDirtyInit []byte
 // has soft-dirty bits: the kernels of the machines that run these tests may
 // have none, and skip them.
 func TestSoftDirty(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("boots a guest")
 	}

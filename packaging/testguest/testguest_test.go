@@ -18,6 +18,7 @@ import (
 
 // TestGuest takes the guest through its life, as an outsider sees it.
 func TestGuest(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t, 2)
 	started := time.Now()
 	first := m.boot()
@@ -136,6 +137,7 @@ func secondLog(t *testing.T, m *machine) work.History {
 // TestGuestNoticesAnOlderDisk changes the disk under a running guest, as a bad
 // failover would: it must say so, and keep on saying it.
 func TestGuestNoticesAnOlderDisk(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t, 2)
 	m.boot()
 	m.reach(20)

@@ -20,7 +20,7 @@ import (
 var (
 	seed   = flag.Uint64("chaos.seed", 0, "seed of the faults; 0 draws one")
 	count  = flag.Int("chaos.faults", 1000, "at most so many faults")
-	budget = flag.Duration("chaos.time", 150*time.Second, "no new batch of faults after this time")
+	budget = flag.Duration("chaos.time", 170*time.Second, "no new batch of faults after this time")
 	from   = flag.Int("chaos.from", 1, "leave out the batches of faults before this one")
 )
 
