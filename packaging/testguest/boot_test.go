@@ -96,7 +96,7 @@ func (m *machine) boot() work.Status {
 		"-nodefaults", "-no-user-config", "-vga", "none", "-display", "none",
 		"-accel", "tcg,thread=multi", "-cpu", "max", "-machine", "q35", "-m", "128M",
 		"-kernel", m.image.Kernel, "-initrd", m.image.Initrd,
-		"-append", fmt.Sprintf("console=ttyS0 quiet guest.ip=10.0.2.15/24 guest.gw=10.0.2.2 guest.record=10.0.2.2:%d %s", m.records.LocalAddr().(*net.UDPAddr).Port, m.append),
+		"-append", fmt.Sprintf(KernelWords+" guest.ip=10.0.2.15/24 guest.gw=10.0.2.2 guest.record=10.0.2.2:%d %s", m.records.LocalAddr().(*net.UDPAddr).Port, m.append),
 		"-serial", "file:" + m.serial(), "-qmp", "unix:" + socket + ",server=on,wait=off",
 		"-device", "pvpanic-pci", "-action", "panic=pause",
 		"-netdev", fmt.Sprintf("user,id=n0,hostfwd=tcp:127.0.0.1:%d-:80,hostfwd=udp:127.0.0.1:%d-:7", web, echo),

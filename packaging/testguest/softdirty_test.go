@@ -60,7 +60,7 @@ func TestSoftDirty(t *testing.T) {
 	console := &bytes.Buffer{}
 	qemu := exec.CommandContext(ctx, "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-vga", "none", "-display", "none",
 		"-accel", "tcg,thread=multi", "-cpu", "max", "-machine", "q35", "-m", "768M", "-smp", "2", "-no-reboot",
-		"-kernel", image.Kernel, "-initrd", initrd, "-append", "console=ttyS0 quiet panic=-1",
+		"-kernel", image.Kernel, "-initrd", initrd, "-append", KernelWords+" panic=-1",
 		"-drive", "if=virtio,format=raw,file="+swap, "-serial", "stdio")
 	qemu.Stdout, qemu.Stderr = console, console
 	if err := qemu.Run(); err != nil {

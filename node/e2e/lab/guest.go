@@ -28,8 +28,8 @@ const Rate = 20
 // KernelLine is what the test guest's kernel is told: its address, where its
 // records go, how much it works.
 func KernelLine() string {
-	return fmt.Sprintf("console=ttyS0 quiet mitigations=off panic=-1 guest.ip=%s%s guest.record=%s:%d guest.rate=%d guest.dirty=1M",
-		GuestAddr, network, SwitchAddr, recordPort, Rate)
+	return fmt.Sprintf("%s panic=-1 guest.ip=%s%s guest.record=%s:%d guest.rate=%d guest.dirty=1M",
+		testguest.KernelWords, GuestAddr, network, SwitchAddr, recordPort, Rate)
 }
 
 // CreateGuest makes and starts the test guest on a host. More flags are those
@@ -41,7 +41,7 @@ func (h *Host) CreateGuest(ctx context.Context, files GuestFiles, flags ...strin
 // CreateBeside makes and starts another guest on a host: it works, but has no
 // network, for the test guest's address is taken.
 func (h *Host) CreateBeside(ctx context.Context, name string, files GuestFiles, flags ...string) (v api.VM, err error) {
-	return h.create(ctx, name, files, fmt.Sprintf("console=ttyS0 quiet panic=-1 guest.rate=%d", Rate), flags...)
+	return h.create(ctx, name, files, fmt.Sprintf("%s panic=-1 guest.rate=%d", testguest.KernelWords, Rate), flags...)
 }
 
 func (h *Host) create(ctx context.Context, name string, files GuestFiles, line string, flags ...string) (v api.VM, err error) {

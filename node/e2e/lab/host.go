@@ -183,23 +183,6 @@ func (h *Host) dropTaps(ctx context.Context) error {
 	})
 }
 
-// pids are all processes in the host's namespace.
-func (h *Host) pids(ctx context.Context) ([]int, error) {
-	out, err := exec.CommandContext(ctx, "ip", "netns", "pids", h.ns).Output()
-	if err != nil {
-		return nil, fmt.Errorf("processes of host %s: %w", h.Name, err)
-	}
-	var pids []int
-	for _, word := range strings.Fields(string(out)) {
-		pid, err := strconv.Atoi(word)
-		if err != nil {
-			return nil, err
-		}
-		pids = append(pids, pid)
-	}
-	return pids, nil
-}
-
 // QEMU is the pid of the guest's QEMU here, 0 if there is none.
 func (h *Host) QEMU(ctx context.Context, uuid string) int {
 	pids, err := h.pids(ctx)
