@@ -32,7 +32,9 @@ func (g *guest) adopt(ctx context.Context) (*machine, error) {
 	g.mu.Lock()
 	epoch := g.epoch
 	g.mu.Unlock()
-	if err == nil && (status.Epoch != epoch || status.Standby) {
+	if err == nil && status.Standby {
+		err = errors.New("it waited for a takeover and executed nothing")
+	} else if err == nil && status.Epoch != epoch {
 		err = fmt.Errorf("it runs under epoch %d, the guest is at %d", status.Epoch, epoch)
 	}
 	if err != nil {
@@ -85,6 +87,9 @@ func (g *guest) tryEndForeign(ctx context.Context) error {
 		return err
 	}
 	defer client.Close()
+	bound, cancel := context.WithTimeout(ctx, answerBound)
+	defer cancel()
+	status, statusErr := client.Status(bound)
 	if err := client.KillNow(); err != nil {
 		return err
 	}
@@ -93,7 +98,9 @@ func (g *guest) tryEndForeign(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	g.n.journal.record(warning, "process-ended", g.name(), fmt.Sprintf("a process of %s ran on here and was ended: node %s owns it", g.name(), g.ownerName()))
+	if statusErr != nil || !status.Standby { // a standby of an earlier agent ran no guest
+		g.n.journal.record(warning, "process-ended", g.name(), fmt.Sprintf("a process of %s ran on here and was ended: node %s owns it", g.name(), g.ownerName()))
+	}
 	g.sweep()
 	return nil
 }

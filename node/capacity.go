@@ -14,11 +14,14 @@ import (
 
 // describeSelf is what this node says of itself to the peer.
 func (n *Node) describeSelf() nodeInfo {
-	info := nodeInfo{CPUs: n.host.CPUs, Memory: int64(n.host.Memory), Maintenance: n.self.maintenance() || n.down(), Running: []string{}}
+	info := nodeInfo{CPUs: n.host.CPUs, Memory: int64(n.host.Memory), Maintenance: n.self.maintenance() || n.down(), Running: []string{}, Standbys: map[string]sparing{}}
 	info.Alarm, _ = n.alarms.standing()
 	for _, g := range n.guests.list() {
 		if g.running() {
 			info.Running = append(info.Running, g.id)
+		}
+		if s, ok := g.standbyHere(); ok {
+			info.Standbys[g.id] = s
 		}
 	}
 	return info

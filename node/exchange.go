@@ -36,6 +36,8 @@ type nodeInfo struct {
 	Maintenance bool     `msgpack:"maintenance"`
 	Alarm       string   `msgpack:"alarm"`   // that keeps guests from being moved there
 	Running     []string `msgpack:"running"` // UUIDs of the guests that run there
+	// Standbys are of the guests it has a replica of, by UUID.
+	Standbys map[string]sparing `msgpack:"standbys,omitempty"`
 }
 
 // exchange keeps both nodes' guest records alike.

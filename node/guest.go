@@ -30,6 +30,7 @@ type guest struct {
 
 	found   func()          // closes looked; live's
 	attempt *recovery.Start // the one under way, or that the machine came of; live's
+	spare   *spare          // the QEMU that waits to take the guest; live's, or keepSpare's while that runs
 	storing sync.Mutex      // held while a record of the guest is changed
 	replica sync.Mutex      // held while the replica is opened, closed or prepared
 
@@ -71,6 +72,7 @@ type situation struct {
 	hold     time.Time // no restart before
 	peerSeq  uint64
 	trial    api.Trial // whether the peer could resume it
+	spare    sparing
 }
 
 func newGuest(n *Node, id string, record guestRecord, here placeRecord) *guest {

@@ -63,6 +63,10 @@ func (g *guest) request(epoch uint64, options vm.Options) (vm.Request, error) {
 	if !leased {
 		return vm.Request{}, errUnleased
 	}
+	return g.describe(epoch, deadline, options), nil
+}
+
+func (g *guest) describe(epoch uint64, deadline int64, options vm.Options) vm.Request {
 	var used []string
 	for path := range g.n.guests.usedDisks(g.id) {
 		used = append(used, path)
@@ -73,7 +77,7 @@ func (g *guest) request(epoch uint64, options vm.Options) (vm.Request, error) {
 		// The agent is dearer to the host than one guest; its own score must not
 		// pass on to QEMU.
 		Limits: guard.Limits{OOMScoreAdj: new(int)},
-	}, nil
+	}
 }
 
 func (m *machine) ended() <-chan struct{} { return m.Done() }

@@ -269,6 +269,7 @@ func (n *Node) Remove(ctx context.Context, name string, force bool) error {
 // clean removes what is here of a guest that is gone.
 func (g *guest) clean(context.Context) {
 	defer close(g.cleaned)
+	g.endSpare("the guest was removed")
 	g.closeStandby()
 	g.n.guests.drop(g.id)
 	g.n.recoverer.tell(recovery.Gone{ID: ha.GuestID(g.id)})

@@ -96,12 +96,12 @@ func (n *Node) view(ctx context.Context, g *guest) api.VM {
 			v.Lease.RemainingSeconds = float64(g.deadline-guard.Now()) / 1e9
 		}
 	}
-	sequence := g.status.peerSeq
+	sequence, waits := g.status.peerSeq, g.status.spare
 	g.mu.Unlock()
 	v.Kept = g.keptView()
 	if !own {
 		v.State, v.SerialLog = "unknown", ""
-		v.Replica = &api.Replica{Node: n.config.Name, State: "standby", SyncedSequence: sequence}
+		v.Replica = &api.Replica{Node: n.config.Name, State: "standby", SyncedSequence: sequence, Standby: waits.State, StandbyReason: waits.Reason}
 		return v
 	}
 	if m != nil {
@@ -136,7 +136,9 @@ func (n *Node) viewMachine(ctx context.Context, g *guest, m *machine, v *api.VM)
 	protector, reason, tried := m.protector, g.status.reason, g.status.trial
 	g.mu.Unlock()
 	phase, progress, left := g.replicaView(protector)
-	v.Replica = &api.Replica{Node: other.Name, State: phase, Reason: reason, Progress: progress, RemainingSeconds: left.Seconds()}
+	said, _ := n.exchange.peer()
+	waits := said.Standbys[g.id]
+	v.Replica = &api.Replica{Node: other.Name, State: phase, Reason: reason, Progress: progress, RemainingSeconds: left.Seconds(), Standby: waits.State, StandbyReason: waits.Reason}
 	if v.Protection.Level == vm.ProtectResume {
 		v.Replica.Trial = &tried
 	}

@@ -19,6 +19,7 @@ var errYielded = errors.New("another node owns the guest now")
 // this node, until ctx ends or the guest is removed.
 func (g *guest) live(ctx context.Context) {
 	defer g.closeStandby()
+	defer g.endSpare("the agent ends")
 	known := sync.OnceFunc(func() {
 		close(g.looked)
 		g.locked(func() { g.seen = true })
@@ -62,6 +63,7 @@ func (g *guest) role(ctx context.Context, owner bool) (context.Context, func()) 
 func (g *guest) own(ctx context.Context) {
 	role, end := g.role(ctx, true)
 	defer end()
+	defer g.endSpare("the guest is this node's")
 	g.closeStandbyUnlessTaking()
 	defer g.endAlarms(alarmStart) // whether it starts is the next owner's business
 	for role.Err() == nil {
@@ -80,8 +82,10 @@ func (g *guest) own(ctx context.Context) {
 // bringUp waits until the guest shall and may run, and returns it running.
 func (g *guest) bringUp(ctx context.Context) (*machine, error) {
 	g.attempt = nil
-	if m, err := g.adopt(ctx); m != nil || err != nil {
-		return m, err
+	if g.spare == nil { // else it is known what is here
+		if m, err := g.adopt(ctx); m != nil || err != nil {
+			return m, err
+		}
 	}
 	g.found()
 	for {
@@ -95,6 +99,7 @@ func (g *guest) bringUp(ctx context.Context) (*machine, error) {
 			}
 		}
 		if g.attempt != nil {
+			g.endSpare("the guest is booted")
 			return g.boot(ctx)
 		}
 	}

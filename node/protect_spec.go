@@ -12,7 +12,7 @@ import (
 // the machine.
 func specHash(spec vm.Spec) []byte {
 	spec.Protection, spec.Restart, spec.Recovery, spec.Autostart = vm.Protection{}, vm.Restart{}, vm.Recovery{}, false
-	spec.Isolation = ""
+	spec.Isolation, spec.Standby = "", nil
 	data, err := msgpack.Marshal(spec)
 	if err != nil {
 		return nil

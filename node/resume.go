@@ -20,15 +20,16 @@ import (
 // not to run, or to be booted.
 func (g *guest) takeUp(ctx context.Context, taking ha.TakeOver) (m *machine, err error) {
 	began, name := time.Now(), g.name()
-	var sequence uint64
+	var how string
 	var failure error
 	if g.attempt != nil && g.attempt.How == recovery.Resume {
-		m, sequence, failure = g.fromReplica(ctx, taking)
+		m, how, failure = g.fromReplica(ctx, taking)
 	}
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
 	if m == nil {
+		g.endSpare("the guest is not resumed")
 		if err := g.takeDisks(ctx, taking.Epoch); err != nil {
 			return nil, err
 		}
@@ -37,8 +38,7 @@ func (g *guest) takeUp(ctx context.Context, taking ha.TakeOver) (m *machine, err
 	g.n.decider.tell(ha.TakenOver{Guest: ha.GuestID(g.id), Epoch: taking.Epoch})
 	switch {
 	case m != nil:
-		g.n.journal.record(warning, "guest-resumed", name, fmt.Sprintf("%s resumed here from checkpoint %d, epoch %d, in %d ms",
-			name, sequence, taking.Epoch, time.Since(began).Milliseconds()))
+		g.n.journal.record(warning, "guest-resumed", name, fmt.Sprintf("%s resumed here in %d ms %s", name, time.Since(began).Milliseconds(), how))
 	case failure != nil:
 		return nil, failure
 	case g.attempt == nil:
@@ -47,25 +47,41 @@ func (g *guest) takeUp(ctx context.Context, taking ha.TakeOver) (m *machine, err
 	return m, nil
 }
 
-// fromReplica resumes the guest from its last checkpoint.
-func (g *guest) fromReplica(ctx context.Context, taking ha.TakeOver) (*machine, uint64, error) {
+// fromReplica resumes the guest from its last checkpoint: in the standby that
+// waits, or if that fails in a QEMU started for it. It says how in words.
+func (g *guest) fromReplica(ctx context.Context, taking ha.TakeOver) (*machine, string, error) {
 	standby, err := g.openStandby(ctx)
 	if err != nil {
-		return nil, 0, err
+		return nil, "", err
 	}
 	checkpoint, err := standby.TakeOver(ctx, taking.Epoch)
 	if err != nil {
-		return nil, 0, err
+		return nil, "", err
 	}
 	if err := g.writePlace(func(p *placeRecord) { p.Replica, p.Epoch, p.Prepared = true, taking.Epoch, 0 }); err != nil {
-		return nil, 0, err
+		return nil, "", err
 	}
-	m, err := resumeMachine(ctx, g, taking.Epoch, checkpoint, standby.Activate)
-	if err != nil {
-		return nil, 0, err
+	from := fmt.Sprintf("from checkpoint %d, epoch %d, ", checkpoint.Sequence, taking.Epoch)
+	m, unspared := g.bySpare(ctx, taking.Epoch, checkpoint, standby.Activate)
+	if unspared == nil {
+		g.closeStandby()
+		return m, from + "by its standby", nil
+	}
+	if ctx.Err() != nil {
+		return nil, "", context.Cause(ctx)
+	}
+	if !errors.Is(unspared, errNoSpare) {
+		g.n.journal.record(warning, "standby-failed", g.name(), fmt.Sprintf("%s is resumed by a QEMU started anew: %s", g.name(), oneLine(unspared.Error())))
+	}
+	// Unless the guest may have run already, the checkpoint is still whole.
+	if checkpoint, err = standby.TakeOver(ctx, taking.Epoch); err != nil {
+		return nil, "", errors.Join(unspared, err)
+	}
+	if m, err = resumeMachine(ctx, g, taking.Epoch, checkpoint, standby.Activate); err != nil {
+		return nil, "", err
 	}
 	g.closeStandby()
-	return m, checkpoint.Sequence, nil
+	return m, from + "by a QEMU started for it: " + oneLine(unspared.Error()), nil
 }
 
 // takeDisks makes the replica's disks this guest's own, as the last write left
@@ -84,7 +100,7 @@ func (g *guest) takeDisks(ctx context.Context, epoch uint64) error {
 
 // resumeMachine loads a checkpoint into a new QEMU and lets it run if it ran.
 // activate is called before that: from then on the checkpoint is used up.
-func resumeMachine(ctx context.Context, g *guest, epoch uint64, from replica.Checkpoint, activate func(context.Context) (string, error)) (_ *machine, err error) {
+func resumeMachine(ctx context.Context, g *guest, epoch uint64, from replica.Checkpoint, activate func(context.Context) (string, error)) (*machine, error) {
 	request, err := g.request(epoch, vm.Options{Incoming: true, Replica: true})
 	if err != nil {
 		return nil, err
@@ -98,34 +114,43 @@ func resumeMachine(ctx context.Context, g *guest, epoch uint64, from replica.Che
 		return nil, err
 	}
 	m.guard, m.monitor = l.guard, l.monitor
-	defer func() {
-		if err != nil {
-			m.killNow()
-			<-m.ended()
-			m.close()
-		}
-	}()
-	if err := qmp.LoadDeviceState(ctx, l.monitor, bytes.NewReader(from.Blob)); err != nil {
-		return nil, fmt.Errorf("load the device state: %w", err)
+	if err := m.resume(ctx, g, epoch, from, activate); err != nil {
+		m.killNow()
+		<-m.ended()
+		m.close()
+		return nil, err
+	}
+	return m, nil
+}
+
+// resume loads a checkpoint into a QEMU that waits for it, puts it under the
+// lease, and lets it run if it ran.
+func (m *machine) resume(ctx context.Context, g *guest, epoch uint64, from replica.Checkpoint, activate func(context.Context) (string, error)) error {
+	if err := qmp.LoadDeviceState(ctx, m.monitor, bytes.NewReader(from.Blob)); err != nil {
+		return fmt.Errorf("load the device state: %w", err)
 	}
 	deadline, leased := g.leased()
 	if !leased {
-		return nil, errors.New("the lease ran out while the guest was being resumed")
+		return errors.New("the lease ran out while the guest was being resumed")
 	}
-	if err := l.guard.Claim(ctx, epoch, deadline); err != nil {
-		return nil, fmt.Errorf("put the guest under its lease: %w", err)
+	m.epoch = epoch
+	if err := m.guard.Claim(ctx, epoch, deadline); err != nil {
+		return fmt.Errorf("put the guest under its lease: %w", err)
 	}
-	m.stopLease = g.keepLease(l.guard, epoch)
+	m.stopLease = g.keepLease(m.guard, epoch)
+	if err := vm.Connect(vm.HostNetwork{}, g.spec()); err != nil {
+		return err
+	}
 	if _, err := activate(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	if from.RunState == "running" {
-		if err := l.monitor.Execute(ctx, "cont", nil, nil); err != nil {
-			return nil, fmt.Errorf("let the guest go on: %w", err)
+		if err := m.monitor.Execute(ctx, "cont", nil, nil); err != nil {
+			return fmt.Errorf("let the guest go on: %w", err)
 		}
 	}
-	if err := qmp.AnnounceSelf(ctx, l.monitor); err != nil {
+	if err := qmp.AnnounceSelf(ctx, m.monitor); err != nil {
 		g.log.Info("the guest's place was not announced to the network", "error", err)
 	}
-	return m, nil
+	return nil
 }

@@ -49,6 +49,7 @@ func (g *guest) standBy(ctx context.Context) {
 	if _, err := g.openStandby(role); err != nil && !errors.Is(err, errNoReplica) {
 		g.log.Error("the replica cannot be opened", "error", err)
 	}
+	defer start(role, g.keepSpare)()
 	ticker := time.NewTicker(candidateEvery)
 	defer ticker.Stop()
 	told := ha.CandidateState{}
@@ -153,6 +154,7 @@ func (g *guest) closeStandbyUnlessTaking() {
 	taking := g.taking
 	g.mu.Unlock()
 	if taking == nil {
+		g.endSpare("the guest is this node's")
 		g.closeStandby()
 	}
 }

@@ -17,6 +17,12 @@ func ChangeSpec(s Spec, change []byte) (Spec, error) {
 		return Spec{}, &SpecError{Name: s.Name, Problems: []string{"the change is too large"}}
 	}
 	s.Disks, s.NICs = slices.Clone(s.Disks), slices.Clone(s.NICs)
+	for _, b := range []**bool{&s.PVPanic, &s.RNG, &s.GuestAgent, &s.Standby} {
+		if *b != nil { // the decoder would write into the spec that is changed
+			value := **b
+			*b = &value
+		}
+	}
 	var fields map[string]yaml.Node
 	if err := yaml.Unmarshal(change, &fields); err == nil {
 		// The decoder would write into the list that is there.

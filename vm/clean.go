@@ -40,6 +40,9 @@ func (HostNetwork) Remove(tap string) error { return network.Remove(tap) }
 // CheckTap implements Network.
 func (HostNetwork) CheckTap(tap string) error { return network.CheckTap(tap) }
 
+// SetLink implements Network.
+func (HostNetwork) SetLink(tap string, up bool) error { return network.SetLink(tap, up) }
+
 // undoList takes steps back in reverse order.
 type undoList []func() error
 

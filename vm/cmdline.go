@@ -13,6 +13,9 @@ type Options struct {
 	// Incoming waits for a state to be loaded (migrate-incoming); the guest
 	// stays paused after it until "cont".
 	Incoming bool
+	// Offline leaves the cards' links down, for a guest that may wait long; see
+	// Connect.
+	Offline bool
 	// Paused starts with the CPUs stopped.
 	Paused bool
 	// Replica runs from the disks a replica has: raw, in the guest's own

@@ -213,7 +213,8 @@ func (m *plainMonitor) Close() error                       { return m.conn.Close
 type fakeNetwork struct {
 	mu   sync.Mutex
 	taps map[string]string
-	fail string // the tap that cannot be attached
+	down map[string]bool // taps whose link is down
+	fail string          // the tap that cannot be attached
 }
 
 func (n *fakeNetwork) Attach(tap, bridge, _ string) error {
@@ -234,6 +235,19 @@ func (n *fakeNetwork) Remove(tap string) error {
 }
 
 func (n *fakeNetwork) CheckTap(string) error { return nil }
+
+func (n *fakeNetwork) SetLink(tap string, up bool) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.taps[tap] == "" {
+		return errors.New("no such tap " + tap)
+	}
+	if n.down == nil {
+		n.down = map[string]bool{}
+	}
+	n.down[tap] = !up
+	return nil
+}
 
 func (n *fakeNetwork) count() int {
 	n.mu.Lock()

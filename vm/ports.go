@@ -44,6 +44,7 @@ type Network interface {
 	Attach(tap, bridge, mac string) error
 	Remove(tap string) error
 	CheckTap(tap string) error
+	SetLink(tap string, up bool) error
 }
 
 // Platform is what a guest needs from outside this package.

@@ -35,6 +35,8 @@ type Spec struct {
 	// Recovery is left out of the encoding while empty, as older agents have it.
 	Recovery  Recovery `yaml:"recovery,omitempty" json:"recovery" msgpack:"recovery,omitempty"`
 	Autostart bool     `yaml:"autostart,omitempty" json:"autostart" msgpack:"autostart"`
+	// Standby is whether a QEMU waits on the peer to take the guest; nil: it does.
+	Standby *bool `yaml:"standby,omitempty" json:"standby,omitempty" msgpack:"standby,omitempty"`
 
 	// PVPanic, RNG and GuestAgent are on unless switched off; nil means the
 	// user did not say.

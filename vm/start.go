@@ -60,6 +60,11 @@ func Start(ctx context.Context, p Platform, r Request) (_ *Guest, err error) {
 	if err := attachNICs(p.Network, r.Spec, &undo); err != nil {
 		return nil, err
 	}
+	if r.Options.Offline {
+		if err := setLinks(p.Network, r.Spec, false); err != nil {
+			return nil, err
+		}
+	}
 	warden, err := p.Launch(ctx, launchOf(r))
 	if err != nil {
 		return nil, launchError(err)
@@ -160,6 +165,20 @@ func attachNICs(n Network, s Spec, undo *undoList) error {
 			undo.add(func() error { return n.Remove(tap) })
 		case NICTap:
 			if err := n.CheckTap(tap); err != nil {
+				return fmt.Errorf("nic %d: %w", i, err)
+			}
+		}
+	}
+	return nil
+}
+
+// Connect brings up the links of a guest that was started Offline.
+func Connect(n Network, s Spec) error { return setLinks(n, s, true) }
+
+func setLinks(n Network, s Spec, up bool) error {
+	for i, nic := range s.NICs {
+		if nic.Type == NICBridge {
+			if err := n.SetLink(s.TapName(i), up); err != nil {
 				return fmt.Errorf("nic %d: %w", i, err)
 			}
 		}

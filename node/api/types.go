@@ -99,7 +99,18 @@ type Replica struct {
 	// until now; left out where that is not known.
 	RemainingSeconds float64 `json:"remaining_seconds,omitempty"`
 	Trial            *Trial  `json:"trial,omitempty"` // with protection resume, as the owner says
+	// Standby says whether a QEMU waits there to take the guest; empty: it is not
+	// known, or the node is of an older version.
+	Standby       string `json:"standby,omitempty"`
+	StandbyReason string `json:"standby_reason,omitempty"` // why there is none
 }
+
+// Values of Replica.Standby.
+const (
+	StandbyReady    = "ready"
+	StandbyStarting = "starting"
+	StandbyOff      = "off"
+)
 
 // Lease is the permission to run.
 type Lease struct {

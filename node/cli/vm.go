@@ -104,6 +104,9 @@ func vmScreen(w *tabwriter.Writer, v api.VM) {
 		if r.Trial != nil && r.Trial.State != api.TrialLoads {
 			fmt.Fprintf(w, "resume\t%s\n", r.Trial.Why())
 		}
+		if r.Standby != "" {
+			fmt.Fprintf(w, "standby\ton %s, %s %s\n", r.Node, r.Standby, r.StandbyReason)
+		}
 		fmt.Fprintf(w, "verified\t%s\n", verifiedLine(v.Verified))
 	}
 	for _, k := range v.Kept {

@@ -43,6 +43,7 @@ func specFlags(change bool) []cli.Flag {
 		&cli.StringFlag{Name: "failback", Usage: "`WHEN` it goes back home after a takeover: never or when-synced", DefaultText: otherwise("never")},
 		&cli.Float64Flag{Name: "settle", Usage: "`SECONDS` that all must have been well before it goes home", DefaultText: otherwise("60")},
 		&cli.StringFlag{Name: "home", Usage: "the `NODE` it goes back to", DefaultText: otherwise("where it is made")},
+		&cli.BoolFlag{Name: "standby", Usage: "keep a QEMU waiting on the peer to take it, at 53 MB there", DefaultText: otherwise("true"), Value: true},
 		&cli.BoolFlag{Name: "autostart", Usage: "start it when the node starts", DisableDefaultText: true},
 	}
 }
@@ -65,7 +66,7 @@ func specFields(c *cli.Context) (map[string]any, error) {
 		return nil, err
 	}
 	fields := map[string]any{}
-	for _, name := range []string{"cpus", "memory", "append", "machine", "cpu", "accel", "isolation", "autostart"} {
+	for _, name := range []string{"cpus", "memory", "append", "machine", "cpu", "accel", "isolation", "standby", "autostart"} {
 		if c.IsSet(name) {
 			fields[name] = c.Value(name)
 		}

@@ -148,7 +148,7 @@ func TestOwnerSuspended(t *testing.T) {
 // freezes the guest, b takes over. The next agent ends the old copy and leaves
 // nothing of it but the guard's lock.
 func TestOwnerAgentDies(t *testing.T) {
-	b := newBench(t, "--protection", "resume")
+	b := newBench(t, "--protection", "resume", "--standby=false")
 	killed := time.Now()
 	b.must(b.A.KillAgent())
 	b.resumed(b.B, killed)

@@ -109,6 +109,26 @@ func join(tap string, master netlink.Link, mac net.HardwareAddr) error {
 	return nil
 }
 
+// SetLink takes a tap made by Attach up or down. One that is down queues nothing
+// for a program that does not read yet.
+func SetLink(tap string, up bool) error {
+	if !ours.MatchString(tap) {
+		return fmt.Errorf("set link of tap %s: not a name given by this program", tap)
+	}
+	link, err := netlink.LinkByName(tap)
+	set := netlink.LinkSetDown
+	if up {
+		set = netlink.LinkSetUp
+	}
+	if err == nil {
+		err = set(link)
+	}
+	if err != nil {
+		return fmt.Errorf("set link of tap %s: %w", tap, err)
+	}
+	return nil
+}
+
 // Remove deletes a tap made by Attach. One that is gone is no error.
 func Remove(tap string) error {
 	if !ours.MatchString(tap) {

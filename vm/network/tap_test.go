@@ -74,6 +74,11 @@ func TestAttachAndRemove(t *testing.T) {
 	if err := CheckTap(tap); err != nil {
 		t.Error(err)
 	}
+	for _, up := range []bool{false, true} {
+		if err := SetLink(tap, up); err != nil || (mustLink(t, tap).Attrs().Flags&net.FlagUp != 0) != up {
+			t.Errorf("link set up %v: %v, %v", up, err, mustLink(t, tap).Attrs().Flags)
+		}
+	}
 	for range 2 {
 		if err := Remove(tap); err != nil {
 			t.Error(err)
@@ -114,6 +119,9 @@ func TestAttachFails(t *testing.T) {
 	}
 	if err := Remove("br0"); err == nil {
 		t.Error("removed an interface of somebody else")
+	}
+	if SetLink("br0", false) == nil || SetLink(tap, true) == nil {
+		t.Error("set the link of an interface of somebody else, or of none")
 	}
 	if err := CheckBridge("br0"); err != nil {
 		t.Error(err)

@@ -8,12 +8,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"vmctl/node/api"
+	"vmctl/vm"
+	"vmctl/vm/guard"
 )
 
 // Host is one machine of the lab: a network namespace, its processes and files.
@@ -183,8 +184,31 @@ func (h *Host) dropTaps(ctx context.Context) error {
 	})
 }
 
-// QEMU is the pid of the guest's QEMU here, 0 if there is none.
+// QEMU is the pid of the QEMU that has the guest here, 0 if there is none or it
+// only waits to take it.
 func (h *Host) QEMU(ctx context.Context, uuid string) int {
+	if h.Waits(ctx, uuid) {
+		return 0
+	}
+	return h.Process(ctx, uuid)
+}
+
+// Waits says whether a QEMU waits here to take the guest: its guard knows.
+func (h *Host) Waits(ctx context.Context, uuid string) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	config := vm.NewLayout(h.StateDir(), filepath.Dir(h.Socket()), h.ram, uuid).GuardConfig()
+	client, err := guard.Attach(ctx, config)
+	if err != nil {
+		return false
+	}
+	defer client.Close()
+	status, err := client.Status(ctx)
+	return err == nil && status.Standby
+}
+
+// Process is the pid of any QEMU of the guest here.
+func (h *Host) Process(ctx context.Context, uuid string) int {
 	pids, err := h.pids(ctx)
 	if err != nil {
 		return 0
@@ -240,31 +264,4 @@ func (h *Host) inside(ctx context.Context, args ...string) error {
 		return fmt.Errorf("on %s: %s: %w: %s", h.Name, strings.Join(args, " "), err, out)
 	}
 	return nil
-}
-
-// Tail is the last lines of a file.
-func Tail(path string, lines int) string {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return err.Error() + "\n"
-	}
-	all := strings.SplitAfter(string(data), "\n")
-	return strings.Join(all[max(0, len(all)-lines-1):], "")
-}
-
-// Contains says whether a file has a word in it.
-func Contains(path, word string) bool {
-	data, err := os.ReadFile(path)
-	return err == nil && bytes.Contains(data, []byte(word))
-}
-
-// Parent is the parent of a process.
-func Parent(pid int) (int, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	text := string(data)
-	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
-	return strconv.Atoi(fields[1])
 }

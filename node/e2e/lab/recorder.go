@@ -171,7 +171,7 @@ func (r *Recorder) sample(ctx context.Context) {
 		running := []string{}
 		for _, h := range []*Host{r.lab.A, r.lab.B} {
 			if round%5 == 0 || pids[h.Name] == 0 {
-				pids[h.Name] = h.QEMU(ctx, r.uuid)
+				pids[h.Name] = h.Process(ctx, r.uuid)
 			}
 			key := h.Name + strconv.Itoa(pids[h.Name])
 			now := vcpuTime(pids[h.Name])

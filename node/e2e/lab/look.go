@@ -1,0 +1,36 @@
+package lab
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// Tail is the last lines of a file.
+func Tail(path string, lines int) string {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error() + "\n"
+	}
+	all := strings.SplitAfter(string(data), "\n")
+	return strings.Join(all[max(0, len(all)-lines-1):], "")
+}
+
+// Contains says whether a file has a word in it.
+func Contains(path, word string) bool {
+	data, err := os.ReadFile(path)
+	return err == nil && bytes.Contains(data, []byte(word))
+}
+
+// Parent is the parent of a process.
+func Parent(pid int) (int, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	text := string(data)
+	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
+	return strconv.Atoi(fields[1])
+}
