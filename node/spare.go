@@ -33,7 +33,7 @@ type sparing struct {
 // Back-off between two starts of a standby that does not stay.
 const (
 	firstSpare = time.Second
-	lastSpare  = time.Minute
+	lastSpare  = 30 * time.Second
 )
 
 // spareEnds is how long a killed standby may take to be gone.
@@ -169,8 +169,17 @@ func (g *guest) endSpare(why string) {
 	g.spare = nil
 	s.killNow()
 	select {
-	case <-s.ended():
+	case <-s.guard.Dead():
 	case <-time.After(spareEnds): // it hangs in the kernel; the next start says so
+	}
+	select {
+	case <-s.ended():
+	case <-time.After(answerBound): // its guard does not answer and would stand in the way
+		ctx, cancel := context.WithTimeout(context.Background(), answerBound)
+		defer cancel()
+		if err := guard.EndStuck(ctx, g.layout.GuardConfig()); err != nil && !errors.Is(err, guard.ErrGone) {
+			g.log.Warn("the guard of the guest's standby does not end", "error", err)
+		}
 	}
 	s.close()
 	g.sweep()

@@ -15,8 +15,8 @@ import (
 func (b *bench) standby(owner, waits *lab.Host) {
 	b.t.Helper()
 	_, err := owner.WaitState(b.t.Context(), 20*time.Second, func(v api.VM) error {
-		if v.Replica == nil || v.Replica.Standby != api.StandbyReady {
-			return fmt.Errorf("no standby: %+v", v.Replica)
+		if err := lab.Covered(v); err != nil {
+			return err
 		}
 		if !waits.Waits(b.t.Context(), b.vm.UUID) {
 			return fmt.Errorf("%s has no standby", waits.Name)
@@ -118,4 +118,99 @@ func TestStandbyDies(t *testing.T) {
 	cut := time.Now()
 	b.must(b.A.PowerCut(t.Context()))
 	b.resumed(b.B, cut)
+}
+
+// changeable starts a guest on a; b has a QEMU that can be changed.
+func changeable(t *testing.T) *bench {
+	t.Helper()
+	return newBenchOn(t, func(l *lab.Lab) error { return l.B.ChangeableQEMU() }, "--protection", "resume")
+}
+
+// anotherStandby makes the standby on b one that does not load the guest.
+func (b *bench) anotherStandby() {
+	b.t.Helper()
+	b.standby(b.A, b.B)
+	first := b.B.Process(b.t.Context(), b.vm.UUID)
+	b.must(b.B.SetAnother(true))
+	b.must(syscall.Kill(first, syscall.SIGKILL))
+	b.must(lab.Eventually(b.t.Context(), 20*time.Second, func() error {
+		if now := b.B.Process(b.t.Context(), b.vm.UUID); now == 0 || now == first || !b.B.Waits(b.t.Context(), b.vm.UUID) {
+			return fmt.Errorf("process %d waited, now %d does", first, now)
+		}
+		return nil
+	}))
+}
+
+// TestStandbyRefusesState has a standby that does not load the state: a QEMU
+// started anew goes on from the same checkpoint.
+func TestStandbyRefusesState(t *testing.T) {
+	b := changeable(t)
+	b.anotherStandby()
+	b.must(b.B.SetAnother(false))
+	b.synced(b.A)
+	cut := time.Now()
+	b.must(b.A.PowerCut(t.Context()))
+	b.resumed(b.B, cut)
+	b.fellBack("load the device state")
+}
+
+// TestStandbyHangs stops the standby, or its guard, which is noticed only when
+// it is to be used.
+func TestStandbyHangs(t *testing.T) {
+	for _, what := range []string{"qemu", "guard"} {
+		t.Run(what, func(t *testing.T) {
+			b := newBench(t, "--protection", "resume")
+			b.standby(b.A, b.B)
+			pid := b.B.Process(t.Context(), b.vm.UUID)
+			if what == "guard" {
+				var err error
+				pid, err = lab.Parent(pid)
+				b.must(err)
+			}
+			b.must(syscall.Kill(pid, syscall.SIGSTOP))
+			cut := time.Now()
+			b.must(b.A.PowerCut(t.Context()))
+			b.resumed(b.B, cut)
+			b.fellBack("context deadline exceeded")
+		})
+	}
+}
+
+// fellBack checks that b went on without its standby, and says why.
+func (b *bench) fellBack(because string) {
+	b.t.Helper()
+	failed, resumed := b.message(b.B, "standby-failed"), b.message(b.B, "guest-resumed")
+	if !strings.Contains(failed, because) || !strings.Contains(resumed, "started for it") || !strings.Contains(resumed, because) {
+		b.t.Errorf("b says: %s; %s", failed, resumed)
+	}
+	why, err := b.B.CLI(b.t.Context(), "ha", "why", lab.GuestName)
+	b.must(err)
+	if !strings.Contains(why, because) {
+		b.t.Errorf("the reason %q is not in: %s", because, why)
+	}
+}
+
+// TestStateRefused has a QEMU on b that does not load a's states at all: the
+// guest is booted from its disks, and the reasons stand in ha why.
+func TestStateRefused(t *testing.T) {
+	b := changeable(t)
+	b.anotherStandby()
+	b.synced(b.A)
+	cut := time.Now()
+	b.must(b.A.PowerCut(t.Context()))
+	stint, err := b.recorder.WaitOn(t.Context(), "b", cut, time.Minute)
+	b.must(err)
+	if stint.Token == b.first.Token {
+		t.Error("the guest cannot have kept its memory")
+	}
+	found, err := b.B.VerifyRunning(t.Context(), b.vm.UUID)
+	b.must(err)
+	t.Logf("the guest's disks on b: %s", found)
+	why, err := b.B.CLI(t.Context(), "ha", "why", lab.GuestName)
+	b.must(err)
+	for _, kind := range []string{"standby-failed", "resume-failed"} {
+		if said := b.message(b.B, kind); !strings.Contains(said, "load the device state") || !strings.Contains(why, kind) {
+			t.Errorf("%s: %s; ha why: %s", kind, said, why)
+		}
+	}
 }

@@ -131,6 +131,8 @@ func (c *chaos) build() {
 	c.must(err)
 	_, err = c.A.WaitState(ctx, time.Minute, lab.SyncedSince(time.Now()))
 	c.must(err)
+	_, err = c.A.WaitState(ctx, time.Minute, lab.Covered)
+	c.must(err)
 	c.say("%s runs on a", c.vm.Name)
 	c.must(errors.Join(c.sameFiles(c.A, true), c.sameFiles(c.B, false)))
 }

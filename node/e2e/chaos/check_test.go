@@ -89,7 +89,7 @@ func (c *chaos) well(ctx context.Context, since time.Time) error {
 	if err := c.wish(ctx, owner, v); err != nil {
 		return err
 	}
-	if err := lab.SyncedSince(since)(v); err != nil {
+	if err := errors.Join(lab.SyncedSince(since)(v), lab.Covered(v)); err != nil {
 		return fmt.Errorf("on %s: %w", owner.Name, err)
 	}
 	if other := views[standby.Name].VMs[0]; other.State != v.State || other.Replica == nil || other.Replica.State != v.Replica.State {
@@ -132,9 +132,9 @@ func (c *chaos) tidy(ctx context.Context, h *lab.Host, owner bool) error {
 	if err != nil {
 		return err
 	}
-	want := []string{"node"}
-	if owner {
-		want = []string{"guard", "node", "qemu"}
+	want := []string{"guard", "node", "qemu"} // the guest's, or its standby's
+	if h.Waits(ctx, c.vm.UUID) == owner {
+		return fmt.Errorf("the guest's QEMU on %s (owner: %v) waits to take it: %v", h.Name, owner, !owner)
 	}
 	var have []string
 	for _, p := range list {
@@ -155,7 +155,7 @@ func (c *chaos) tidy(ctx context.Context, h *lab.Host, owner bool) error {
 	if err != nil {
 		return err
 	}
-	if len(taps) != len(want)/2 {
+	if len(taps) != 1 {
 		return fmt.Errorf("tap devices on %s: %v", h.Name, taps)
 	}
 	return c.sameFiles(h, owner)

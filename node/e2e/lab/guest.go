@@ -83,6 +83,14 @@ func Synced(v api.VM) error {
 	return nil
 }
 
+// Covered says whether a QEMU waits on the peer to take the guest.
+func Covered(v api.VM) error {
+	if v.Replica == nil || v.Replica.Standby != api.StandbyReady {
+		return fmt.Errorf("no standby waits: %+v", v.Replica)
+	}
+	return nil
+}
+
 // SyncedSince says in addition whether the newest checkpoint is younger than t:
 // the replica has the guest as it was then, not as it booted.
 func SyncedSince(t time.Time) func(api.VM) error {

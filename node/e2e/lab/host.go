@@ -29,6 +29,7 @@ type Host struct {
 	ramSize int64 // of a file system of its own, if it has one
 
 	config string // file for the agent's next start; empty: none
+	tools  string // directory of programs before the system's own; empty: none
 	agent  *exec.Cmd
 	gone   chan struct{} // closed when agent was waited for
 }
@@ -72,7 +73,11 @@ func (h *Host) Launch() error {
 		}
 	}
 	agent := exec.Command("ip", args...)
-	agent.Env = append(os.Environ(), "PATH="+h.bin()+":"+os.Getenv("PATH"))
+	path := h.bin() + ":" + os.Getenv("PATH")
+	if h.tools != "" {
+		path = h.tools + ":" + path
+	}
+	agent.Env = append(os.Environ(), "PATH="+path)
 	return h.LaunchInstead(agent)
 }
 
