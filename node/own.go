@@ -59,11 +59,20 @@ func (g *guest) role(ctx context.Context, owner bool) (context.Context, func()) 
 	return role, func() { cancel(nil); <-done }
 }
 
+// awaitWord waits, where a replica is open, until it is known what became of it:
+// that this node owns the guest is told a moment before the takeover itself.
+func (g *guest) awaitWord(ctx context.Context) error {
+	return g.await(ctx, func() bool { return g.standby == nil || g.taking != nil || g.deadline != 0 })
+}
+
 // own is the owner's role: the guest is as the user wants it.
 func (g *guest) own(ctx context.Context) {
 	role, end := g.role(ctx, true)
 	defer end()
 	defer g.endSpare("the guest is this node's")
+	if g.awaitWord(role) != nil {
+		return
+	}
 	g.closeStandbyUnlessTaking()
 	defer g.endAlarms(alarmStart) // whether it starts is the next owner's business
 	for role.Err() == nil {

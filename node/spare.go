@@ -46,16 +46,13 @@ func (g *guest) keepSpare(ctx context.Context) {
 	defer ticker.Stop()
 	wait, hold := firstSpare, time.Time{}
 	for {
-		var dead <-chan struct{}
 		at, reason := g.spareBase(ctx)
-		if s := g.spare; s != nil {
-			dead = s.ended()
-			if why := s.misfit(g.spec(), at); reason == "" && why != "" {
-				reason = why
-			}
-			if reason != "" && ctx.Err() == nil {
-				g.endSpare(reason)
-			}
+		if ctx.Err() == nil {
+			g.fitSpare(at, reason)
+		}
+		var dead <-chan struct{}
+		if g.spare != nil {
+			dead = g.spare.ended()
 		}
 		switch {
 		case ctx.Err() != nil:
@@ -83,6 +80,19 @@ func (g *guest) keepSpare(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// fitSpare ends a standby that runs and is not to, or could not take the guest.
+func (g *guest) fitSpare(ram, reason string) {
+	if g.spare == nil {
+		return
+	}
+	if reason == "" {
+		reason = g.spare.misfit(g.spec(), ram)
+	}
+	if _, ended := g.spare.end(); reason != "" && !ended {
+		g.endSpare(reason)
 	}
 }
 
@@ -118,17 +128,12 @@ func (g *guest) startSpare(ctx context.Context, ram string) error {
 	g.mu.Unlock()
 	request := g.describe(prepared+1, guard.Forever, vm.Options{Incoming: true, Replica: true, Offline: true})
 	request.Layout.RAMFile = ram
-	s := &spare{born: time.Now(), hardware: string(specHash(request.Spec)), files: map[string]os.FileInfo{}}
-	for _, path := range append(vm.Files(request.Spec, request.Layout, true), ram) {
-		info, err := os.Stat(path)
-		if err != nil {
-			return err
-		}
-		s.files[path] = info
+	s, err := newSpare(request.Spec, append(vm.Files(request.Spec, request.Layout, true), ram))
+	if err != nil {
+		return err
 	}
 	var l launch
 	m := &machine{epoch: prepared}
-	var err error
 	if m.Guest, err = vm.Start(ctx, g.n.platform(&l), request); err != nil {
 		return err
 	}
@@ -139,11 +144,21 @@ func (g *guest) startSpare(ctx context.Context, ram string) error {
 	return nil
 }
 
+// newSpare looks at the files before they are opened.
+func newSpare(spec vm.Spec, files []string) (*spare, error) {
+	s := &spare{born: time.Now(), hardware: string(specHash(spec)), files: map[string]os.FileInfo{}}
+	for _, path := range files {
+		info, err := os.Stat(path)
+		if err != nil {
+			return nil, err
+		}
+		s.files[path] = info
+	}
+	return s, nil
+}
+
 // misfit says why the standby could not take a checkpoint with that memory.
 func (s *spare) misfit(spec vm.Spec, ram string) string {
-	if _, ended := s.end(); ended {
-		return "" // who waits for its end says how
-	}
 	if s.hardware != string(specHash(spec)) {
 		return "the guest's hardware has changed"
 	}
