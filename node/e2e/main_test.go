@@ -100,6 +100,9 @@ func newBenchOn(t *testing.T, prepare func(*lab.Lab) error, flags ...string) *be
 		for _, overlap := range b.recorder.Stop() {
 			t.Error("the guest ran twice, or is broken:", overlap)
 		}
+		for _, text := range b.recorder.Started() {
+			t.Log("no second execution: ", text)
+		}
 	})
 	b.first, err = l.WaitAnswer(ctx, time.Minute)
 	b.must(err)

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -25,12 +24,10 @@ func covered(level string) func(api.VM) error {
 // seen. The guest is not shown as protected by resume, until that QEMU is
 // upgraded; then it is resumed.
 func TestStateWouldNotLoad(t *testing.T) {
-	qemu, err := exec.LookPath("qemu-system-x86_64")
-	if err != nil {
-		t.Fatal(err)
-	}
-	lesser := fmt.Sprintf("args=(); for a in \"$@\"; do [ \"$last\" != -cpu ] || a=qemu64; args+=(\"$a\"); last=$a; done\nexec %s \"${args[@]}\"\n", qemu)
-	b := newBenchOn(t, func(l *lab.Lab) error { return l.B.Install("qemu-system-x86_64", lesser) }, "--protection", "resume")
+	const lesser = "args=(); for a in \"$@\"; do [ \"$last\" != -cpu ] || a=qemu64; args+=(\"$a\"); last=$a; done\nexec %s \"${args[@]}\"\n"
+	b := newBenchOn(t, func(l *lab.Lab) error {
+		return l.B.Install("qemu-system-x86_64", fmt.Sprintf(lesser, l.B.OwnQEMU()))
+	}, "--protection", "resume")
 	b.alarm(b.A, "state-would-not-load", true)
 	v, err := b.A.WaitState(t.Context(), 20*time.Second, covered("restart"))
 	b.must(err)
@@ -43,7 +40,7 @@ func TestStateWouldNotLoad(t *testing.T) {
 		t.Errorf("protected: %t, %s", status.Protected, status.Summary)
 	}
 
-	b.must(b.B.Install("qemu-system-x86_64", fmt.Sprintf("exec %s \"$@\"\n", qemu)))
+	b.must(b.B.Install("qemu-system-x86_64", fmt.Sprintf("exec %s \"$@\"\n", b.B.OwnQEMU())))
 	_, err = b.A.WaitState(t.Context(), time.Minute, covered("resume"))
 	b.must(err)
 	b.alarm(b.A, "state-would-not-load", false)

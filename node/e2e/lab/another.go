@@ -3,7 +3,6 @@ package lab
 import (
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 )
@@ -20,12 +19,8 @@ exec QEMU "$@"
 // ChangeableQEMU gives the agent, from its next start on, a QEMU that SetAnother
 // turns into one that does not load the other host's states.
 func (h *Host) ChangeableQEMU() error {
-	qemu, err := exec.LookPath("qemu-system-x86_64")
-	if err != nil {
-		return err
-	}
 	h.tools = h.dir + ".tools"
-	script := []byte(strings.Replace(another, "QEMU", qemu, 1))
+	script := []byte(strings.Replace(another, "QEMU", h.OwnQEMU(), 1))
 	return errors.Join(os.MkdirAll(h.tools, 0o700), os.WriteFile(h.wrapper(), script, 0o700))
 }
 

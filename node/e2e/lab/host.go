@@ -73,7 +73,10 @@ func (h *Host) Launch() error {
 		}
 	}
 	agent := exec.Command("ip", args...)
-	path := h.bin() + ":" + os.Getenv("PATH")
+	if err := h.installQEMU(); err != nil {
+		return err
+	}
+	path := h.bin() + ":" + filepath.Dir(h.OwnQEMU()) + ":" + os.Getenv("PATH")
 	if h.tools != "" {
 		path = h.tools + ":" + path
 	}

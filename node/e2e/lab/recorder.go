@@ -18,19 +18,18 @@ import (
 // guest's own UDP records, told apart by the switch's port they come through,
 // and by the processor time of the guest's vCPU threads on both hosts.
 type Recorder struct {
-	lab    *Lab
-	uuid   string
+	hosts  []*watched
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
 
 	mu       sync.Mutex
 	last     Proof
-	node     string               // through which the last record came
-	heard    time.Time            // when
-	stints   []Stint              // in order
-	overlaps []string             // what must not be
-	ran      map[string]time.Time // when a host's vCPU was last seen running
-	heardOf  []mark               // every record
+	node     string    // through which the last record came
+	heard    time.Time // when
+	stints   []Stint   // in order
+	overlaps []string  // what must not be
+	started  []string  // what was not, though vCPU threads ran on both hosts
+	heardOf  []mark    // every record
 }
 
 // mark is when a counter was heard.
@@ -50,7 +49,7 @@ type Stint struct {
 // Record begins to watch a guest.
 func (l *Lab) Record(ctx context.Context, uuid string) (*Recorder, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	r := &Recorder{lab: l, uuid: uuid, cancel: cancel, ran: map[string]time.Time{}}
+	r := &Recorder{cancel: cancel, hosts: []*watched{l.A.watch(uuid), l.B.watch(uuid)}}
 	for _, h := range []*Host{l.A, l.B} {
 		fd, err := l.sniff("p" + h.Name)
 		if err != nil {
@@ -168,26 +167,22 @@ func (r *Recorder) sample(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		running := []string{}
-		for _, h := range []*Host{r.lab.A, r.lab.B} {
-			if round%5 == 0 || pids[h.Name] == 0 {
-				pids[h.Name] = h.Process(ctx, r.uuid)
+		running := []look{}
+		for _, h := range r.hosts {
+			if round%5 == 0 || pids[h.name] == 0 {
+				pids[h.name] = h.process(ctx)
 			}
-			key := h.Name + strconv.Itoa(pids[h.Name])
-			now := vcpuTime(pids[h.Name])
+			key := h.name + strconv.Itoa(pids[h.name])
+			now := vcpuTime(pids[h.name])
 			if before, known := used[key]; known && now > before+uint64(time.Millisecond) {
-				running = append(running, h.Name)
+				running = append(running, look{h, pids[h.name]})
 			}
 			used[key] = now
 		}
-		r.mu.Lock()
-		for _, name := range running {
-			r.ran[name] = time.Now()
-		}
+		at := time.Now()
 		if len(running) == 2 {
-			r.overlaps = append(r.overlaps, fmt.Sprintf("%s: vCPUs ran on both hosts", time.Now().Format(time.StampMilli)))
+			r.tasks.Go(func() { r.judge(ctx, at, running) })
 		}
-		r.mu.Unlock()
 	}
 }
 
@@ -251,6 +246,14 @@ func (r *Recorder) Stints() []Stint {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return append([]Stint(nil), r.stints...)
+}
+
+// Started is where vCPU threads ran on both hosts, but on one of them in a QEMU
+// that has not executed the guest: why stands in it.
+func (r *Recorder) Started() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]string(nil), r.started...)
 }
 
 // Stop ends the watch and returns everything that must not have been.

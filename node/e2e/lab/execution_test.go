@@ -1,0 +1,118 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"vmctl/vm/qmp"
+)
+
+// spinning starts a QEMU whose firmware is a jump to itself, with the monitor
+// where the recorder looks for it.
+func spinning(t *testing.T, dir, name string, more ...string) *watched {
+	t.Helper()
+	firmware := make([]byte, 64<<10)
+	copy(firmware[len(firmware)-16:], []byte{0xeb, 0xfe}) // at the reset vector
+	image, socket := filepath.Join(dir, "firmware"), filepath.Join(dir, name)
+	if err := os.WriteFile(image, firmware, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	qemu := exec.Command("qemu-system-x86_64", append([]string{"-name", name + ",debug-threads=on", "-nodefaults", "-no-user-config", "-display", "none", "-vga", "none",
+		"-machine", "pc-q35-7.2", "-accel", "tcg", "-smp", "2", "-m", "32M", "-bios", image, "-qmp", "unix:" + socket + ",server=on,wait=off"}, more...)...)
+	qemu.Stderr = os.Stderr
+	if err := qemu.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = qemu.Process.Kill(); _ = qemu.Wait() })
+	return &watched{name: name, process: func(context.Context) int { return qemu.Process.Pid }, monitor: func(int) string { return socket }}
+}
+
+// tell has a QEMU do one thing, and waits for a state.
+func (h *watched) tell(t *testing.T, command string, args any, state string) {
+	t.Helper()
+	var client *qmp.Client
+	err := Eventually(t.Context(), 20*time.Second, func() (err error) {
+		client, err = qmp.Dial(t.Context(), h.monitor(0), nil)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if err := client.Execute(t.Context(), command, args, nil); err != nil {
+		t.Fatal(err)
+	}
+	err = Eventually(t.Context(), 20*time.Second, func() error {
+		status, err := qmp.QueryStatus(t.Context(), client)
+		if err == nil && status.Status != state {
+			err = fmt.Errorf("it is %s, not %s", status.Status, state)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A QEMU that waits beside the one that runs is no second execution, from its
+// first moment on. One that runs is, also if it was launched to wait: the recorder
+// sees it by itself.
+func TestRecorderSeesExecution(t *testing.T) {
+	dir := t.TempDir()
+	runs := spinning(t, dir, "a")
+	saved := spinning(t, dir, "saved")
+	state := filepath.Join(dir, "state")
+	saved.tell(t, "stop", nil, "paused")
+	saved.tell(t, "migrate", map[string]string{"uri": "exec:cat >" + state}, "postmigrate")
+
+	waits := spinning(t, dir, "b", "-S", "-incoming", "defer")
+	ctx, cancel := context.WithCancel(t.Context())
+	r := &Recorder{hosts: []*watched{runs, waits}, cancel: cancel}
+	r.tasks.Go(func() { r.sample(ctx) })
+	both := []look{{runs, runs.process(ctx)}, {waits, waits.process(ctx)}}
+	r.judge(ctx, time.Now(), both) // its monitor may not be there yet
+	time.Sleep(time.Second)
+	none := func(when string) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.overlaps != nil || !strings.Contains(r.started[0], "it is inmigrate") {
+			t.Errorf("%s: %q, %q", when, r.overlaps, r.started)
+		}
+	}
+	none("while it waited")
+	waits.tell(t, "migrate-incoming", map[string]string{"uri": "exec:cat " + state}, "paused")
+	time.Sleep(time.Second)
+	none("after it had loaded the state")
+	waits.tell(t, "cont", nil, "running")
+	time.Sleep(time.Second)
+	if wrong := r.Stop(); len(wrong) == 0 || !strings.Contains(wrong[0], "ran on both hosts") {
+		t.Errorf("a second execution was not seen: %q, %q", wrong, r.started)
+	} else {
+		t.Log(r.started, wrong[0])
+	}
+}
+
+// Who cannot be asked counts as executing.
+func TestRecorderDoubts(t *testing.T) {
+	dir := t.TempDir()
+	runs, waits := spinning(t, dir, "a"), spinning(t, dir, "b", "-S", "-incoming", "defer")
+	gone := *waits
+	gone.process = func(context.Context) int { return 1<<22 + 1 } // no such process
+	for name, test := range map[string]struct {
+		second *watched
+		wrong  int
+	}{"waits": {waits, 0}, "runs": {runs, 1}, "gone": {&gone, 1}} {
+		gone.monitor = func(int) string { return filepath.Join(dir, "none") }
+		var r Recorder
+		r.judge(t.Context(), time.Now(), []look{{runs, runs.process(t.Context())}, {test.second, test.second.process(t.Context())}})
+		if len(r.overlaps) != test.wrong || len(r.started) != 1-test.wrong {
+			t.Errorf("%s: %q, %q", name, r.overlaps, r.started)
+		}
+	}
+}
