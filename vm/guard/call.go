@@ -91,7 +91,8 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 
 // Renew extends the lease of epoch to deadline (CLOCK_BOOTTIME ns, or Forever). The
 // deadline in force is never moved to an earlier time, unless it was Forever. A
-// frozen guest is thawed. ErrStaleEpoch, ErrUnknownEpoch, ErrPastDeadline, ErrGone.
+// frozen guest is thawed. ErrStaleEpoch, ErrUnknownEpoch, ErrPastDeadline, ErrGone;
+// ErrUnclaimed for a standby.
 func (c *Client) Renew(ctx context.Context, epoch uint64, deadline int64) error {
 	_, err := c.call(ctx, verbRenew, epoch, uint64(max(deadline, 0)))
 	return err

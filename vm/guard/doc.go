@@ -57,6 +57,8 @@
 //     are left to other goroutines until QEMU is gone;
 //   - what runs at a deadline has run before, without effect, and is locked in memory;
 //   - a deadline is never moved to an earlier time, except from Forever;
+//   - a standby is neither thawed nor continued: before its claim there is no
+//     renewal, no pause and so no `cont`;
 //   - while a `cont` of the guard may still be on its way, no pause can begin;
 //   - two guards never run for one socket path (a file lock held for life).
 //

@@ -23,6 +23,8 @@ var (
 	ErrPauseUnknown = errors.New("unknown pause")
 	// ErrNotStandby: a claim for a guest that is not a standby (any more).
 	ErrNotStandby = errors.New("not a standby")
+	// ErrUnclaimed: a renewal or a pause for a standby that nobody has claimed.
+	ErrUnclaimed = errors.New("a standby that is not claimed")
 	// ErrMalformed: a message that the guard or the client could not read.
 	ErrMalformed = errors.New("malformed guard message")
 	// ErrVersion: the two sides speak different versions of the protocol.
@@ -49,6 +51,7 @@ var codes = []struct {
 	{"pause-used", ErrPauseUsed},
 	{"pause-unknown", ErrPauseUnknown},
 	{"not-standby", ErrNotStandby},
+	{"unclaimed", ErrUnclaimed},
 	{"version", ErrVersion},
 	{"malformed", ErrMalformed},
 }

@@ -17,6 +17,8 @@ func (l *lease) expired(now int64) bool {
 // is removed. A repeated or overtaken renewal therefore does no harm.
 func (l *lease) renew(now int64, epoch uint64, deadline int64) error {
 	switch {
+	case l.standby:
+		return ErrUnclaimed
 	case epoch < l.epoch:
 		return ErrStaleEpoch
 	case epoch > l.epoch:

@@ -82,6 +82,49 @@ func TestRealQEMU(t *testing.T) {
 	}
 }
 
+// A standby is paused as a checkpoint leaves a guest: its guard does not let it run,
+// whoever asks, before it is claimed.
+func TestGuardLeavesStandbyPaused(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.launch.Standby = true
+	agentQMP := realQEMU(b)
+	b.start()
+	var agent *monitor
+	var err error
+	b.until("monitor of the agent", func() bool { agent, err = dialMonitor(t.Context(), agentQMP); return err == nil })
+	defer agent.close()
+	is := func(want string) bool {
+		var s struct{ Status string }
+		if err := agent.execute("query-status", 10*time.Second, &s); err != nil {
+			t.Fatal(err)
+		}
+		return s.Status == want
+	}
+	for _, command := range []string{"cont", "stop"} { // as a loaded state does
+		if err := agent.execute(command, 10*time.Second, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.client.BeginPause(t.Context(), 1, time.Millisecond); !errors.Is(err, ErrUnclaimed) {
+		t.Errorf("pause: %v", err)
+	}
+	if err := b.client.Renew(t.Context(), 7, Forever); !errors.Is(err, ErrUnclaimed) {
+		t.Errorf("renewal: %v", err)
+	}
+	time.Sleep(2 * qmpSettle)
+	if s := b.status(); !is("paused") || s.Resuming || s.LastPause != 0 || !s.Standby {
+		t.Errorf("it was touched: %+v", s)
+	}
+	if err := b.client.Claim(t.Context(), 8, Forever); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.client.BeginPause(t.Context(), 1, time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	b.until("QEMU continued by the guard", func() bool { return is("running") })
+}
+
 // The user gets to read what QEMU itself says.
 func TestQEMUsOwnMessage(t *testing.T) {
 	t.Parallel()

@@ -94,6 +94,9 @@ func (g *loop) answer(out []byte, p *peer, r *request) ([]byte, error) {
 		if r.args[1] > math.MaxInt64 || g.launch.QMPSocket == "" {
 			return out, ErrMalformed
 		}
+		if g.lease.standby {
+			return out, ErrUnclaimed // a pause can end in a cont
+		}
 		return out, g.pause.begin(now, r.args[0], int64(r.args[1]), p.serial)
 	}
 	return out, ErrMalformed

@@ -125,6 +125,12 @@ func TestStandbyIsClaimedOnce(t *testing.T) {
 	if err := b.client.Claim(ctx, 6, Forever); !errors.Is(err, ErrStaleEpoch) {
 		t.Errorf("stale claim: %v", err)
 	}
+	if err := b.client.Renew(ctx, 7, Forever); !errors.Is(err, ErrUnclaimed) {
+		t.Errorf("renewal before the claim: %v", err)
+	}
+	if err := b.client.BeginPause(ctx, 1, time.Millisecond); !errors.Is(err, ErrUnclaimed) {
+		t.Errorf("pause before the claim: %v", err)
+	}
 	if err := b.client.Claim(ctx, 9, soon(200*time.Millisecond)); err != nil {
 		t.Fatal(err)
 	}
