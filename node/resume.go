@@ -9,6 +9,7 @@ import (
 
 	"vmctl/ha"
 	"vmctl/ha/recovery"
+	"vmctl/snapshot"
 	"vmctl/snapshot/replica"
 	"vmctl/vm"
 	"vmctl/vm/guard"
@@ -47,8 +48,8 @@ func (g *guest) takeUp(ctx context.Context, taking ha.TakeOver) (m *machine, err
 	return m, nil
 }
 
-// fromReplica resumes the guest from its last checkpoint: in the standby that
-// waits, or if that fails in a QEMU started for it. It says how in words.
+// fromReplica resumes the guest from its last checkpoint, or if QEMU does not
+// load that from the one before. It says how in words.
 func (g *guest) fromReplica(ctx context.Context, taking ha.TakeOver) (*machine, string, error) {
 	standby, err := g.openStandby(ctx)
 	if err != nil {
@@ -61,10 +62,23 @@ func (g *guest) fromReplica(ctx context.Context, taking ha.TakeOver) (*machine, 
 	if err := g.writePlace(func(p *placeRecord) { p.Replica, p.Epoch, p.Prepared = true, taking.Epoch, 0 }); err != nil {
 		return nil, "", err
 	}
-	from := fmt.Sprintf("from checkpoint %d, epoch %d, ", checkpoint.Sequence, taking.Epoch)
-	m, unspared := g.bySpare(ctx, taking.Epoch, checkpoint, standby.Activate)
+	m, how, err := g.fromCheckpoint(ctx, taking.Epoch, checkpoint, standby)
+	if errors.Is(err, errState) && ctx.Err() == nil {
+		m, how, err = g.fromBefore(ctx, taking.Epoch, checkpoint, standby, err)
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	g.closeStandby()
+	return m, how, nil
+}
+
+// fromCheckpoint resumes the guest in the standby that waits, or if that fails
+// in a QEMU started for it.
+func (g *guest) fromCheckpoint(ctx context.Context, epoch uint64, checkpoint replica.Checkpoint, standby *snapshot.Standby) (m *machine, how string, err error) {
+	from := fmt.Sprintf("from checkpoint %d, epoch %d, ", checkpoint.Sequence, epoch)
+	m, unspared := g.bySpare(ctx, epoch, checkpoint, standby.Activate)
 	if unspared == nil {
-		g.closeStandby()
 		return m, from + "by its standby", nil
 	}
 	if ctx.Err() != nil {
@@ -74,15 +88,36 @@ func (g *guest) fromReplica(ctx context.Context, taking ha.TakeOver) (*machine, 
 		g.n.journal.record(warning, "standby-failed", g.name(), fmt.Sprintf("%s is resumed by a QEMU started anew: %s", g.name(), oneLine(unspared.Error())))
 	}
 	// Unless the guest may have run already, the checkpoint is still whole.
-	if checkpoint, err = standby.TakeOver(ctx, taking.Epoch); err != nil {
+	if checkpoint, err = standby.TakeOver(ctx, epoch); err != nil {
 		return nil, "", errors.Join(unspared, err)
 	}
-	if m, err = resumeMachine(ctx, g, taking.Epoch, checkpoint, standby.Activate); err != nil {
+	if m, err = resumeMachine(ctx, g, epoch, checkpoint, standby.Activate); err != nil {
 		return nil, "", err
 	}
-	g.closeStandby()
 	return m, from + "by a QEMU started for it: " + oneLine(unspared.Error()), nil
 }
+
+// fromBefore resumes the guest from the checkpoint before the one that failed.
+// The disks are rolled back only once that has been loaded: those that are booted
+// if it is not are the newest.
+func (g *guest) fromBefore(ctx context.Context, epoch uint64, last replica.Checkpoint, standby *snapshot.Standby, failed error) (m *machine, how string, err error) {
+	if err := standby.StepBack(ctx); err != nil {
+		return nil, "", errors.Join(failed, err)
+	}
+	before, err := standby.TakeOver(ctx, epoch)
+	if err != nil {
+		return nil, "", errors.Join(failed, err)
+	}
+	why := fmt.Sprintf("checkpoint %d was not usable: %s", last.Sequence, oneLine(failed.Error()))
+	g.n.journal.record(warning, "checkpoint-failed", g.name(), fmt.Sprintf("%s is resumed from checkpoint %d, the one before the last: %s", g.name(), before.Sequence, why))
+	if m, err = resumeMachine(ctx, g, epoch, before, standby.Activate); err != nil {
+		return nil, "", fmt.Errorf("checkpoint %d: %w; before it checkpoint %d: %w", last.Sequence, failed, before.Sequence, err)
+	}
+	return m, fmt.Sprintf("from checkpoint %d, the one before the last, epoch %d, by a QEMU started for it: %s", before.Sequence, epoch, why), nil
+}
+
+// errState: QEMU does not take the checkpoint's state.
+var errState = errors.New("load the device state")
 
 // takeDisks makes the replica's disks this guest's own, as the last write left
 // them.
@@ -127,7 +162,7 @@ func resumeMachine(ctx context.Context, g *guest, epoch uint64, from replica.Che
 // lease, and lets it run if it ran.
 func (m *machine) resume(ctx context.Context, g *guest, epoch uint64, from replica.Checkpoint, activate func(context.Context) (string, error)) error {
 	if err := qmp.LoadDeviceState(ctx, m.monitor, bytes.NewReader(from.Blob)); err != nil {
-		return fmt.Errorf("load the device state: %w", err)
+		return fmt.Errorf("%w: %w", errState, err)
 	}
 	deadline, leased := g.leased()
 	if !leased {

@@ -90,10 +90,17 @@ func (s *Standby) ServeCheckpoints(ctx context.Context, stream Stream) error {
 func (s *Standby) Status(ctx context.Context) (replica.Status, error) { return s.replica.Status(ctx) }
 
 // TakeOver ends the replica's life as one and returns what to resume; see
-// replica.TakeOver.
+// replica.TakeOver. Of the disks nothing is applied any more.
 func (s *Standby) TakeOver(ctx context.Context, epoch uint64) (replica.Checkpoint, error) {
-	return s.replica.TakeOver(ctx, epoch)
+	checkpoint, err := s.replica.TakeOver(ctx, epoch)
+	if err == nil && s.receiver != nil {
+		s.receiver.Stop()
+	}
+	return checkpoint, err
 }
+
+// StepBack leaves the last checkpoint for the one before; see replica.StepBack.
+func (s *Standby) StepBack(ctx context.Context) error { return s.replica.StepBack(ctx) }
 
 // Activate is to be called right before the guest runs; see replica.Activate.
 func (s *Standby) Activate(ctx context.Context) (string, error) { return s.replica.Activate(ctx) }

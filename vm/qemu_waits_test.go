@@ -99,10 +99,16 @@ func TestQEMUWaitsWithoutExecuting(t *testing.T) {
 	mustRun(t, "cp", "--sparse=always", here.RAM(), there.RAM())
 	mustRun(t, "cp", here.Disk(s.Disks[0], false).Path, there.Disk(s.Disks[0], true).Path)
 
+	ram, err := os.ReadFile(here.RAM())
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(ram)
+
 	target := launch(t, Cmdline(s, there, h, Options{Incoming: true, Replica: true}), there)
 	t.Logf("to start, the vCPU threads took %v", target.vcpuTime())
 	executedNothing(t, target, "inmigrate", func(f facts) {
-		if f.blocks != 0 || strings.Count(f.registers, "EIP=0000fff0") != s.CPUs || strings.Count(f.registers, "CS =f000 ffff0000") != s.CPUs {
+		if f.blocks != 0 || f.ram != sum || strings.Count(f.registers, "EIP=0000fff0") != s.CPUs || strings.Count(f.registers, "CS =f000 ffff0000") != s.CPUs {
 			t.Errorf("it is not at the reset vector: %d blocks translated, %s", f.blocks, f.registers)
 		}
 	})
@@ -110,7 +116,7 @@ func TestQEMUWaitsWithoutExecuting(t *testing.T) {
 	target.loadState(blob)
 	t.Logf("to load the state, they took %v", target.vcpuTime()-before)
 	executedNothing(t, target, "paused", func(f facts) {
-		if f.blocks != 0 || f.registers != left {
+		if f.blocks != 0 || f.ram != sum || f.registers != left {
 			t.Errorf("it is not where the guest was left: %d blocks translated, %s, left at %s", f.blocks, f.registers, left)
 		}
 	})

@@ -190,8 +190,8 @@ func (b *bench) fellBack(because string) {
 	}
 }
 
-// TestStateRefused has a QEMU on b that does not load a's states at all: the
-// guest is booted from its disks, and the reasons stand in ha why.
+// TestStateRefused has a QEMU on b that does not load a's states at all, neither
+// the last nor the one before it: the guest is booted from its disks, and the reasons stand in ha why.
 func TestStateRefused(t *testing.T) {
 	b := changeable(t)
 	b.anotherStandby()
@@ -208,9 +208,36 @@ func TestStateRefused(t *testing.T) {
 	t.Logf("the guest's disks on b: %s", found)
 	why, err := b.B.CLI(t.Context(), "ha", "why", lab.GuestName)
 	b.must(err)
-	for _, kind := range []string{"standby-failed", "resume-failed"} {
+	for _, kind := range []string{"standby-failed", "checkpoint-failed", "resume-failed"} {
 		if said := b.message(b.B, kind); !strings.Contains(said, "load the device state") || !strings.Contains(why, kind) {
 			t.Errorf("%s: %s; ha why: %s", kind, said, why)
 		}
 	}
+}
+
+// TestCheckpointBefore has a newest checkpoint on b whose device state is garbage:
+// the guest goes on from the one before it, with its memory and its disks.
+func TestCheckpointBefore(t *testing.T) {
+	b := newBench(t, "--protection", "resume", "--disk", "size=16M,format=qcow2")
+	b.standby(b.A, b.B)
+	_, err := b.A.WaitState(t.Context(), time.Minute, lab.SyncedSince(time.Now().Add(2*time.Second)))
+	b.must(err)
+	cut := time.Now()
+	b.must(b.A.PowerCut(t.Context()))
+	b.must(b.B.KillAgent())
+	spoiled, err := b.B.SpoilCheckpoint(b.vm.UUID)
+	b.must(err)
+	b.must(b.B.StartAgent(t.Context()))
+	b.resumed(b.B, cut)
+	said, failed := b.message(b.B, "guest-resumed"), b.message(b.B, "checkpoint-failed")
+	if why := fmt.Sprintf("checkpoint %d was not usable: load the device state", spoiled); !strings.Contains(said, "the one before the last") ||
+		!strings.Contains(said, why) || !strings.Contains(failed, why) {
+		t.Errorf("b says: %s; %s", said, failed)
+	}
+	why, err := b.B.CLI(t.Context(), "ha", "why", lab.GuestName)
+	b.must(err)
+	if !strings.Contains(why, "checkpoint-failed") {
+		t.Errorf("it is not in: %s", why)
+	}
+	t.Log(said)
 }

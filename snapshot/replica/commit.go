@@ -157,9 +157,12 @@ func (r *Replica) commit(ctx context.Context, s *staged, end *End) error {
 	} else {
 		next.Commit.RAM, next.Commit.Delta = r.rec.Commit.RAM, r.fileName(s.begin, "delta")
 	}
+	next.Before = r.keepBefore(s)
 	if err := r.files.writeRecord(r.cfg.Dir, &next); err != nil {
 		if errors.Is(err, errUnsure) {
 			r.broken, s.kept = err, true
+		} else {
+			r.dropBefore(&next)
 		}
 		return err
 	}
@@ -191,7 +194,8 @@ func (r *Replica) settle(s *staged, old *record) error {
 		}
 	}
 	r.memory = true
-	if err := r.cfg.Disks.Drop(s.begin.Sequence); err != nil {
+	r.dropBefore(old)
+	if err := r.cfg.Disks.Drop(r.rec.earliest()); err != nil {
 		// The undo log is longer than it has to be; the next commit tries again.
 		r.cfg.Log.Warn("cannot shorten the disks' undo log", "guest", r.cfg.Name, "error", err)
 	}

@@ -27,5 +27,8 @@
 //     puts every page changed since B into it, so a commit whose
 //     acknowledgement was lost does no harm;
 //   - RAM does not outlive a boot of the host: the record holds the boot id;
+//   - the way back from checkpoint N to N-1 (StepBack) is whole before the commit
+//     point of N, and made of the pages that N's delta overwrites; the disks
+//     keep both marks. It is taken as a commit is: by the record, then by pages;
 //   - no data of RAM files is ever fsynced, all of the record always is.
 package replica

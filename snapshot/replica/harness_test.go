@@ -342,8 +342,12 @@ func verify(t testing.TB, cfg Config, instants map[uint64][]byte, epoch uint64) 
 	if err != nil {
 		t.Fatal(err)
 	}
+	undos := 0
 	for _, f := range files {
-		if strings.HasSuffix(f.Name(), ".delta") || (strings.HasSuffix(f.Name(), ".ram") && filepath.Join(cfg.RAMDir, f.Name()) != status.RAMPath) {
+		if strings.HasSuffix(f.Name(), ".undo") {
+			undos++
+		}
+		if undos > 1 || strings.HasSuffix(f.Name(), ".delta") || (strings.HasSuffix(f.Name(), ".ram") && filepath.Join(cfg.RAMDir, f.Name()) != status.RAMPath) {
 			t.Errorf("%s was left over", f.Name())
 		}
 	}
@@ -368,8 +372,25 @@ func verify(t testing.TB, cfg Config, instants map[uint64][]byte, epoch uint64) 
 	if !bytes.Equal(c.Blob, blobOf(c.Sequence)) || c.RunState != "running" || c.Time != int64(c.Sequence)*1000 {
 		t.Fatalf("device state or facts are not those of checkpoint %d", c.Sequence)
 	}
+	activate(t, r, c)
+	return c.Sequence
+}
+
+// activate checks that the RAM stays and the disks become the checkpoint's.
+func activate(t testing.TB, r *Replica, c Checkpoint) {
+	t.Helper()
+	before, err := os.Stat(c.RAMPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, err := r.Activate(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after, err := os.Stat(path); err != nil || !os.SameFile(before, after) {
+		t.Fatalf("RAM of the running guest: %v", err)
+	}
 	if disk, err := os.ReadFile(c.DiskPaths[0]); err != nil || string(disk) != fmt.Sprintf("disk of %d", c.Sequence) {
 		t.Fatalf("disk is %q, not that of checkpoint %d (%v)", disk, c.Sequence, err)
 	}
-	return c.Sequence
 }

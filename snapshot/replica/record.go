@@ -23,6 +23,7 @@ type record struct {
 	Floor  uint64  `msgpack:"floor"` // epochs below are refused
 	Void   *Void   `msgpack:"void"`
 	Commit *commit `msgpack:"commit"`
+	Before *commit `msgpack:"before,omitempty"` // the one before it, its Delta the way back; see StepBack
 }
 
 // commit describes the committed checkpoint.
@@ -40,7 +41,7 @@ func (c *commit) pages() uint64 { return uint64(c.Begin.RAMSize) / memory.PageSi
 const (
 	recordName  = "checkpoint"
 	recordMagic = "vmctl replica 1\n"
-	recordMax   = maxBlob + 1<<20
+	recordMax   = 2*maxBlob + 1<<20
 )
 
 // encode gives magic, length, sha256 of the body, body.
@@ -70,7 +71,13 @@ func decodeRecord(data []byte) (*record, error) {
 	if err := wire.Decode(body, &r); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRecord, err)
 	}
-	if c := r.Commit; c != nil {
+	if r.Commit == nil && r.Before != nil {
+		return nil, fmt.Errorf("%w: a checkpoint before none", ErrRecord)
+	}
+	for _, c := range []*commit{r.Commit, r.Before} {
+		if c == nil {
+			continue
+		}
 		sum := sha256.Sum256(c.BlobData)
 		if !plainName(c.RAM) || (c.Delta != "" && !plainName(c.Delta)) ||
 			c.Begin.RAMSize <= 0 || c.Begin.RAMSize%memory.PageSize != 0 || !bytes.Equal(sum[:], c.End.BlobSum) {

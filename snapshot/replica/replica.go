@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -67,6 +68,7 @@ type Replica struct {
 	seen   Begin  // highest (epoch, sequence) begun
 	memory bool   // the RAM file holds rec.Commit
 	taken  bool   // TakeOver was done by this process
+	rolled bool   // and the disks were rolled back and let go of
 	broken error  // a commit ended between its rename and its end: load again
 	loads  uint64 // how often load swept the RAM directory
 
@@ -139,17 +141,17 @@ func (r *Replica) load() error {
 	r.rec, r.memory = rec, false
 	r.loads++
 	r.raise(rec.Floor)
-	keep := ""
+	var keep []string
 	if c := rec.Commit; c != nil {
 		r.raise(c.Begin.Epoch)
 		if r.memory, err = r.restoreRAM(c); err != nil {
 			return err
 		}
 		if r.memory {
-			keep = c.RAM
+			keep = rec.ramFiles()
 		}
 	}
-	if err := r.removeFiles(keep); err != nil {
+	if err := r.removeFiles(keep...); err != nil {
 		return fmt.Errorf("remove what an earlier run left: %w", err)
 	}
 	r.broken = nil
@@ -210,22 +212,22 @@ func (r *Replica) restoreRAM(c *commit) (bool, error) {
 	return true, r.files.remove(r.ramPath(c.Delta))
 }
 
-// removeFiles removes the guest's staged and RAM files except one.
-func (r *Replica) removeFiles(keep string) error {
+// removeFiles removes the guest's staged and RAM files except some.
+func (r *Replica) removeFiles(keep ...string) error {
 	entries, err := os.ReadDir(r.cfg.RAMDir)
 	if err != nil {
 		return err
 	}
 	var failed error
 	for _, entry := range entries {
-		if name := entry.Name(); name != keep && r.isOurs(name) {
+		if name := entry.Name(); !slices.Contains(keep, name) && r.isOurs(name) {
 			failed = errors.Join(failed, r.files.remove(r.ramPath(name)))
 		}
 	}
 	return failed
 }
 
-// fileName names a file in the RAM directory; suffix is "ram" or "delta".
+// fileName names a file in the RAM directory; suffix is "ram", "delta" or "undo".
 func (r *Replica) fileName(b Begin, suffix string) string {
 	return fmt.Sprintf("%s-%016x-%016x.%s", r.cfg.Name, b.Epoch, b.Sequence, suffix)
 }
@@ -236,7 +238,7 @@ func (r *Replica) isOurs(name string) bool {
 		return false
 	}
 	stem, suffix, _ := strings.Cut(rest, ".")
-	return len(stem) == 33 && stem[16] == '-' && (suffix == "ram" || suffix == "delta")
+	return len(stem) == 33 && stem[16] == '-' && slices.Contains([]string{"ram", "delta", "undo"}, suffix)
 }
 
 func (r *Replica) ramPath(name string) string { return filepath.Join(r.cfg.RAMDir, name) }

@@ -25,6 +25,7 @@ type staged struct {
 	decoder *memory.Decoder
 	digest  *memory.Digest
 	buf     []byte
+	runs    []memory.Run // of a delta: what it overwrites
 
 	chunks, pages, zeros uint64
 	bytes                int64
@@ -40,6 +41,9 @@ func (s *staged) addChunk(m *Chunk) error {
 	}
 	chunk := memory.Chunk(m.Data)
 	err := s.decoder.Check(chunk, func(e memory.Extent) error {
+		if s.delta != nil {
+			s.addRun(e.Run)
+		}
 		if e.Zero {
 			s.zeros += e.Count
 			return nil
@@ -62,7 +66,7 @@ func (s *staged) addChunk(m *Chunk) error {
 	if s.delta == nil {
 		return s.decoder.Apply(chunk, s.ram)
 	}
-	s.buf = append(binary.LittleEndian.AppendUint32(s.buf[:0], uint32(len(chunk))), chunk...)
+	s.buf = framed(s.buf[:0], chunk)
 	if err := s.files.write(s.delta, s.buf); err != nil {
 		return fmt.Errorf("stage chunk %d: %w", m.Index, err)
 	}
@@ -108,6 +112,11 @@ func (s *staged) discard() error {
 		err = errors.Join(err, s.files.remove(s.path))
 	}
 	return err
+}
+
+// framed is a chunk as it stands in a file.
+func framed(buf []byte, chunk memory.Chunk) []byte {
+	return append(binary.LittleEndian.AppendUint32(buf, uint32(len(chunk))), chunk...)
 }
 
 // eachChunk reads a staged delta.

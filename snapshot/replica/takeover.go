@@ -18,7 +18,7 @@ type Checkpoint struct {
 	RAMPath   string   // RAM file, not to be written before Activate
 	RAMSize   int64    // bytes
 	Blob      []byte   // device state
-	DiskPaths []string // images, rolled back and closed
+	DiskPaths []string // images, rolled back and closed by Activate
 	RunState  string   // QEMU's word: a guest paused by its user stays paused
 	Time      int64    // wall clock of the pause, ns since 1970
 	Spec      []byte   // hash of the spec that Blob belongs to
@@ -72,12 +72,12 @@ func (r *Replica) fenceLocked(epoch uint64) error {
 	return nil
 }
 
-// TakeOver ends the replica's life as one: it fences older epochs, rolls the
-// disks back to the last checkpoint, lets go of them, and returns what to
-// resume. newEpoch must be higher than the checkpoint's. After a failure or a
-// crash it may be called again, with the same epoch or a higher one, until
-// Activate. On ErrVoid, ErrNoCheckpoint and ErrMemoryAbsent the old epochs are
-// fenced and the disks are as the last write left them.
+// TakeOver ends the replica's life as one: it fences older epochs and returns
+// what to resume. The disks stay as the last write left them until Activate: if
+// the checkpoint cannot be loaded, they are the newest to boot from. newEpoch
+// must be higher than the checkpoint's. After a failure or a crash it may be
+// called again, with the same epoch or a higher one, until Activate. On ErrVoid,
+// ErrNoCheckpoint and ErrMemoryAbsent the old epochs are fenced all the same.
 func (r *Replica) TakeOver(ctx context.Context, newEpoch uint64) (Checkpoint, error) {
 	if err := r.fence(ctx, newEpoch); err != nil {
 		return Checkpoint{}, fmt.Errorf("take over %s at epoch %d: %w", r.cfg.Name, newEpoch, err)
@@ -87,15 +87,7 @@ func (r *Replica) TakeOver(ctx context.Context, newEpoch uint64) (Checkpoint, er
 	if err != nil {
 		return Checkpoint{}, fmt.Errorf("take over %s at epoch %d: %w", r.cfg.Name, newEpoch, err)
 	}
-	if !r.taken {
-		if err := r.cfg.Disks.Rollback(c.Begin.Sequence); err != nil {
-			return Checkpoint{}, fmt.Errorf("take over %s: roll disks back to %d: %w", r.cfg.Name, c.Begin.Sequence, err)
-		}
-		if err := r.cfg.Disks.Close(); err != nil {
-			return Checkpoint{}, fmt.Errorf("take over %s: let go of the disks: %w", r.cfg.Name, err)
-		}
-		r.taken = true
-	}
+	r.taken = true
 	r.cfg.Log.Info("replica taken over", "guest", r.cfg.Name, "epoch", newEpoch, "from", c.Begin.Epoch, "sequence", c.Begin.Sequence)
 	return Checkpoint{Epoch: newEpoch, From: c.Begin.Epoch, Sequence: c.Begin.Sequence,
 		RAMPath: r.ramPath(c.RAM), RAMSize: c.Begin.RAMSize, Blob: c.BlobData, DiskPaths: r.cfg.DiskPaths,
@@ -124,8 +116,10 @@ func (r *Replica) resumable(newEpoch uint64) (*commit, error) {
 	return c, ram.Close()
 }
 
-// Activate is to be called after TakeOver, right before the guest runs: from
-// then on its RAM is no longer the checkpoint's. It gives the RAM file the
+// Activate is to be called after TakeOver, right before the guest runs: it rolls
+// the disks back to the checkpoint and lets go of them, so whoever has them open
+// must not have read them yet, and from then on its RAM is no longer the
+// checkpoint's. It gives the RAM file the
 // name of a running guest's, RAMDir/Name.ram, which it returns; a QEMU that
 // has the file open does not notice. No later TakeOver will offer it.
 func (r *Replica) Activate(ctx context.Context) (string, error) {
@@ -136,12 +130,32 @@ func (r *Replica) Activate(ctx context.Context) (string, error) {
 	if !r.taken || !r.memory {
 		return "", fmt.Errorf("activate %s: it was not taken over: %w", r.cfg.Name, ErrNoCheckpoint)
 	}
+	if err := r.rollBack(); err != nil {
+		return "", fmt.Errorf("activate %s: %w", r.cfg.Name, err)
+	}
 	path := r.ramPath(r.cfg.Name + ".ram")
 	if err := r.files.rename(r.ramPath(r.rec.Commit.RAM), path); err != nil {
 		return "", fmt.Errorf("activate %s: %w", r.cfg.Name, err)
 	}
 	r.memory = false
+	r.dropBefore(r.rec)
 	return path, nil
+}
+
+// rollBack makes the disks the checkpoint's and lets go of them.
+func (r *Replica) rollBack() error {
+	if r.rolled {
+		return nil
+	}
+	sequence := r.rec.Commit.Begin.Sequence
+	if err := r.cfg.Disks.Rollback(sequence); err != nil {
+		return fmt.Errorf("roll disks back to %d: %w", sequence, err)
+	}
+	if err := r.cfg.Disks.Close(); err != nil {
+		return fmt.Errorf("let go of the disks: %w", err)
+	}
+	r.rolled = true
+	return nil
 }
 
 // Void makes every checkpoint up to (epoch, sequence) unusable, durably: the
@@ -173,7 +187,7 @@ func (r *Replica) void(epoch, sequence uint64, reason string) error {
 		next.Void = &Void{Epoch: epoch, Sequence: sequence, Reason: reason[:min(len(reason), maxText)]}
 	}
 	if c := next.Commit; c != nil && !(Begin{Epoch: epoch, Sequence: sequence}).before(c.Begin.Epoch, c.Begin.Sequence) {
-		next.Commit = nil
+		next.Commit, next.Before = nil, nil
 	}
 	if err := r.files.writeRecord(r.cfg.Dir, &next); err != nil {
 		if errors.Is(err, errUnsure) {
@@ -187,6 +201,7 @@ func (r *Replica) void(epoch, sequence uint64, reason string) error {
 		return nil
 	}
 	r.memory = false
+	r.dropBefore(old)
 	if err := r.files.remove(r.ramPath(old.Commit.RAM)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		r.cfg.Log.Warn("cannot remove the RAM of a void checkpoint", "guest", r.cfg.Name, "error", err)
 	}
@@ -205,7 +220,7 @@ func Remove(cfg Config) error {
 	}
 	defer flock.Close()
 	r := &Replica{cfg: cfg}
-	if err := errors.Join(r.removeFiles(""), os.RemoveAll(cfg.Dir)); err != nil {
+	if err := errors.Join(r.removeFiles(), os.RemoveAll(cfg.Dir)); err != nil {
 		return fmt.Errorf("remove replica of %s: %w", cfg.Name, err)
 	}
 	return nil
