@@ -96,6 +96,17 @@ func (r *Recorder) judge(ctx context.Context, at time.Time, both []look) {
 	r.overlaps = append(r.overlaps, text)
 }
 
+// Judged waits until no QEMU is being asked any more: one that is killed before
+// it has answered counts as executing.
+func (r *Recorder) Judged(ctx context.Context) error {
+	return Eventually(ctx, askBound, func() error {
+		if n := r.judging.Load(); n > 0 {
+			return fmt.Errorf("the recorder still asks %d times whether a QEMU has executed", n)
+		}
+		return nil
+	})
+}
+
 // monitored is a QEMU that has, when it is launched to wait, a third QMP socket.
 const monitored = `#!/bin/sh
 case " $* " in *" -incoming "*) set -- "$@" -qmp "unix:DIR/$$,server=on,wait=off";; esac

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,6 +22,8 @@ type Recorder struct {
 	hosts  []*watched
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
+
+	judging atomic.Int64 // how many looks are being judged
 
 	mu       sync.Mutex
 	last     Proof
@@ -181,7 +184,8 @@ func (r *Recorder) sample(ctx context.Context) {
 		}
 		at := time.Now()
 		if len(running) == 2 {
-			r.tasks.Go(func() { r.judge(ctx, at, running) })
+			r.judging.Add(1)
+			r.tasks.Go(func() { defer r.judging.Add(-1); r.judge(ctx, at, running) })
 		}
 	}
 }
