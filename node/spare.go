@@ -21,7 +21,7 @@ type spare struct {
 	*machine
 	born     time.Time
 	hardware string                 // hash of the spec it was started with
-	files    map[string]os.FileInfo // memory and disks, as they were opened
+	files    map[string]os.FileInfo // memory, disks and QEMU's program, as they were opened
 }
 
 // sparing is what people see of it, on both nodes.
@@ -128,7 +128,8 @@ func (g *guest) startSpare(ctx context.Context, ram string) error {
 	g.mu.Unlock()
 	request := g.describe(prepared+1, guard.Forever, vm.Options{Incoming: true, Replica: true, Offline: true})
 	request.Layout.RAMFile = ram
-	s, err := newSpare(request.Spec, append(vm.Files(request.Spec, request.Layout, true), ram))
+	// The trial of the peer's state speaks for the QEMU that is installed now.
+	s, err := newSpare(request.Spec, append(vm.Files(request.Spec, request.Layout, true), ram, g.n.host.QEMU))
 	if err != nil {
 		return err
 	}
@@ -168,7 +169,7 @@ func (s *spare) misfit(spec vm.Spec, ram string) string {
 	for path, was := range s.files {
 		now, err := os.Stat(path)
 		if err != nil || !os.SameFile(was, now) || was.Size() != now.Size() {
-			return fmt.Sprintf("the replica has another file %s", path)
+			return fmt.Sprintf("there is another file %s now", path)
 		}
 	}
 	return ""

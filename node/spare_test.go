@@ -31,18 +31,19 @@ func TestMisfit(t *testing.T) {
 		"full image":    {spec, "ram2", nil, "another memory"},
 		"disk grown":    {spec, "ram", func(disk string) error { return os.Truncate(disk, 8192) }, "another file"},
 		"disk gone":     {spec, "ram", os.Remove, "another file"},
+		"QEMU upgraded": {spec, "ram", func(disk string) error { return os.Rename(disk+".new", filepath.Join(filepath.Dir(disk), "qemu")) }, "another file"},
 		"disk replaced": {spec, "ram", func(disk string) error { return os.Rename(disk+".new", disk) }, "another file"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			path := func(name string) string { return filepath.Join(dir, name) }
-			for _, file := range []string{"ram", "ram2", "disk", "disk.new"} {
+			for _, file := range []string{"ram", "ram2", "disk", "disk.new", "qemu"} {
 				if err := os.WriteFile(path(file), make([]byte, 4096), 0o600); err != nil {
 					t.Fatal(err)
 				}
 			}
-			s, err := newSpare(spec, []string{path("ram"), path("disk")})
+			s, err := newSpare(spec, []string{path("ram"), path("disk"), path("qemu")})
 			if err != nil {
 				t.Fatal(err)
 			}
