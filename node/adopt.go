@@ -38,13 +38,13 @@ func (g *guest) adopt(ctx context.Context) (*machine, error) {
 		err = fmt.Errorf("it runs under epoch %d, the guest is at %d", status.Epoch, epoch)
 	}
 	if err != nil {
-		g.n.journal.record(warning, "process-ended", g.name(), fmt.Sprintf("a process of the guest was found and ended: %v", err))
-		if err := client.KillNow(); err != nil {
-			return nil, err
-		}
-		<-client.Done()
-		client.Close()
-		return nil, nil
+		return nil, g.endFound(client, err)
+	}
+	g.mu.Lock()
+	here := g.here
+	g.mu.Unlock()
+	if here.Resuming != "" && here.Epoch == status.Epoch {
+		return g.adoptHalfway(ctx, client, status, here.Resuming)
 	}
 	m, err := g.adoptRunning(ctx, client, status)
 	if err != nil {
@@ -52,6 +52,17 @@ func (g *guest) adopt(ctx context.Context) (*machine, error) {
 		return nil, err
 	}
 	return m, nil
+}
+
+// endFound ends a process that an earlier agent left and that must not run on.
+func (g *guest) endFound(client *guard.Client, why error) error {
+	g.n.journal.record(warning, "process-ended", g.name(), fmt.Sprintf("a process of the guest was found and ended: %v", why))
+	if err := client.KillNow(); err != nil {
+		return err
+	}
+	<-client.Done()
+	client.Close()
+	return nil
 }
 
 // endForeign ends a process of the guest that an earlier agent left, on a node

@@ -29,6 +29,7 @@ func (g *guest) attend(ctx context.Context, m *machine) {
 	parts.Go(func() { g.watchRPO(run, m) })
 	parts.Go(func() { g.keepClock(run, m) })
 	parts.Go(func() { g.keepTried(run) })
+	parts.Go(func() { g.settleTaking(run, m) })
 	select {
 	case <-m.ended():
 	case <-ctx.Done():

@@ -38,6 +38,9 @@ type placeRecord struct {
 	Sizes []diskSize `msgpack:"sizes"`
 	// GaveUp says why the guest is not started any more; empty: it is.
 	GaveUp string `msgpack:"gave_up,omitempty"`
+	// Resuming is set while the guest is being resumed under Epoch: the run state
+	// that its checkpoint has. A process found then may have been left halfway.
+	Resuming string `msgpack:"resuming,omitempty"`
 	// Prepared is the owner's epoch the replica's disks were made ready for.
 	Prepared uint64     `msgpack:"prepared"`
 	Disks    []diskSize `msgpack:"disks"`   // of the replica

@@ -59,7 +59,8 @@ func (g *guest) fromReplica(ctx context.Context, taking ha.TakeOver) (*machine, 
 	if err != nil {
 		return nil, "", err
 	}
-	if err := g.writePlace(func(p *placeRecord) { p.Replica, p.Epoch, p.Prepared = true, taking.Epoch, 0 }); err != nil {
+	err = g.writePlace(func(p *placeRecord) { p.Replica, p.Epoch, p.Resuming = true, taking.Epoch, checkpoint.RunState })
+	if err != nil {
 		return nil, "", err
 	}
 	m, how, err := g.fromCheckpoint(ctx, taking.Epoch, checkpoint, standby)
@@ -69,8 +70,17 @@ func (g *guest) fromReplica(ctx context.Context, taking ha.TakeOver) (*machine, 
 	if err != nil {
 		return nil, "", err
 	}
-	g.closeStandby()
+	g.resumed()
 	return m, how, nil
+}
+
+// resumed lets go of a replica that has become the guest. An agent that dies
+// before this is stored finds the guest as halfway still; see adoptHalfway.
+func (g *guest) resumed() {
+	g.closeStandby()
+	if err := g.writePlace(func(p *placeRecord) { p.Prepared, p.Resuming = 0, "" }); err != nil {
+		g.log.Warn("that the guest was resumed is not stored; the next agent will find out", "error", err)
+	}
 }
 
 // fromCheckpoint resumes the guest in the standby that waits, or if that fails
@@ -130,7 +140,7 @@ func (g *guest) takeDisks(ctx context.Context, epoch uint64) error {
 		return err
 	}
 	g.closeStandby()
-	return g.writePlace(func(p *placeRecord) { p.Replica, p.Epoch, p.Prepared = true, epoch, 0 })
+	return g.writePlace(func(p *placeRecord) { p.Replica, p.Epoch, p.Prepared, p.Resuming = true, epoch, 0, "" })
 }
 
 // resumeMachine loads a checkpoint into a new QEMU and lets it run if it ran.

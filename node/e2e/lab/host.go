@@ -215,6 +215,20 @@ func (h *Host) Waits(ctx context.Context, uuid string) bool {
 	return err == nil && status.Standby
 }
 
+// Claimed waits until the QEMU that waits here is put under the new owner's epoch.
+func (h *Host) Claimed(ctx context.Context, uuid string) error {
+	client, err := guard.Attach(ctx, vm.NewLayout(h.StateDir(), filepath.Dir(h.Socket()), h.ram, uuid).GuardConfig())
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	for {
+		if status, err := client.Status(ctx); err != nil || !status.Standby {
+			return err
+		}
+	}
+}
+
 // Process is the pid of any QEMU of the guest here.
 func (h *Host) Process(ctx context.Context, uuid string) int {
 	pids, err := h.pids(ctx)
