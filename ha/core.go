@@ -63,7 +63,9 @@ func NewCore(s Setup) (*Core, error) {
 		beatAt: s.Start - Time(s.Timing.Heartbeat), thirdAt: s.Start - Time(s.Timing.Lease), peerBeat: s.Start, lastTick: s.Start, since: s.Start,
 		urgent: true,
 	}
+	c.node = true
 	for i := range c.guests {
+		c.guests[i].part = &part{}
 		// How an unfinished takeover came about is not recorded: leases of the
 		// former owner that this node acknowledged may be alive.
 		if g := &c.guests[i]; g.rec.Owner == c.self && g.rec.Taking {

@@ -71,8 +71,12 @@ func (d *digest) voter(v *voter) {
 		d.record(g.rec)
 		d.flags(g.saved, g.disk == g.rec)
 		d.time(g.granted)
-		d.holding(&g.hold)
-		d.candidacy(&g.cand)
+		own := g.part
+		if own == nil {
+			own = &part{}
+		}
+		d.holding(&own.hold)
+		d.candidacy(&own.cand)
 	}
 	d.num(uint64(len(v.scrub)))
 	for _, id := range v.scrub {

@@ -40,7 +40,7 @@ func (v *voter) refuses(g *guest, from NodeID, r Record) Verdict {
 		return StaleEpoch
 	case r.Epoch == g.rec.Epoch && from != g.rec.Owner:
 		return WrongOwner
-	case (g.rec.Promised > r.Epoch || g.cand.shooting) && !v.mutant.has(mutantAckAfterPromise):
+	case (g.rec.Promised > r.Epoch || (g.part != nil && g.cand.shooting)) && !v.mutant.has(mutantAckAfterPromise):
 		return PromisedAway
 	case r.Epoch == g.rec.Epoch && r.Rev < g.rec.Rev && !v.mutant.has(mutantOldRevision):
 		return StaleRevision

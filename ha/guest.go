@@ -1,7 +1,7 @@
 package ha
 
-// guest is everything one voter knows about a guest. Plain values only: a copy
-// of the struct is a copy of the state.
+// guest is everything one voter knows about a guest. Plain values only, but for
+// what a node alone has: copyGuests makes copies.
 type guest struct {
 	rec   Record
 	disk  Record // what was last given to Persist
@@ -12,9 +12,34 @@ type guest struct {
 	// known any more. So one comparison is lease wait and restart wait in one.
 	granted Time
 
+	note Verdict
+
+	// A witness, which may vote on thousands of guests, has none.
+	*part
+}
+
+// part is what a node may be to a guest: its owner, or its standby.
+type part struct {
 	hold holding
 	cand candidacy
-	note Verdict
+}
+
+// copyGuests makes dst an independent copy of src, reusing its memory. What lies
+// beyond dst's length is taken for its own: nobody else may point to its parts.
+func copyGuests(dst, src []guest) []guest {
+	spare := dst[:cap(dst)]
+	dst = dst[:0]
+	for i, g := range src {
+		if own := g.part; own != nil {
+			g.part = &part{}
+			if i < len(spare) && spare[i].part != nil {
+				g.part = spare[i].part
+			}
+			*g.part = *own
+		}
+		dst = append(dst, g)
+	}
+	return dst
 }
 
 // holding is the owner's side: leases and what the other voters have stored.

@@ -1,6 +1,9 @@
 package ha
 
-import "sort"
+import (
+	"slices"
+	"sort"
+)
 
 // voter is what a node and the witness have in common: the durable table of
 // guests, the order of each sender's messages, and the list of actions of the
@@ -14,6 +17,7 @@ type voter struct {
 	now    Time
 
 	guests  []guest   // sorted by id
+	node    bool      // guests have parts
 	scrub   []GuestID // may be in the store and should not be
 	senders []sender  // sorted by id
 	broken  bool      // the last durable action failed
@@ -30,6 +34,9 @@ type sender struct {
 	id        NodeID
 	boot, seq uint64
 }
+
+// fewGuests is up to how many a voter's table has no room to spare.
+const fewGuests = 16
 
 func newVoter(self NodeID, boot uint64, t Timing, start Time, records []Record) voter {
 	v := voter{self: self, boot: boot, timing: t, window: Time(t.Window()), start: start, now: start}
@@ -57,16 +64,20 @@ func (v *voter) find(id GuestID) *guest {
 func (v *voter) add(id GuestID) *guest {
 	i, ok := v.index(id)
 	if !ok {
-		v.guests = append(v.guests, guest{})
-		copy(v.guests[i+1:], v.guests[i:])
-		v.guests[i] = guest{rec: Record{Guest: id}, granted: v.start}
+		if n := len(v.guests); n == cap(v.guests) && n < fewGuests { // room for no more than there are
+			v.guests = append(make([]guest, 0, n+1), v.guests...)
+		}
+		v.guests = slices.Insert(v.guests, i, guest{rec: Record{Guest: id}, granted: v.start})
+		if v.node {
+			v.guests[i].part = &part{}
+		}
 	}
 	return &v.guests[i]
 }
 
 func (v *voter) remove(id GuestID) {
 	if i, ok := v.index(id); ok {
-		v.guests = append(v.guests[:i], v.guests[i+1:]...)
+		v.guests = slices.Delete(v.guests, i, i+1) // leaves no part behind, see copyGuests
 		v.scrub = append(v.scrub, id)
 	}
 }
@@ -137,7 +148,7 @@ func (v *voter) distrust(failed *voter) {
 func (v *voter) copyTo(dst *voter) {
 	guests, senders, scrub := dst.guests, dst.senders, dst.scrub
 	*dst = *v
-	dst.guests = append(guests[:0], v.guests...)
+	dst.guests = copyGuests(guests, v.guests)
 	dst.senders = append(senders[:0], v.senders...)
 	dst.scrub = append(scrub[:0], v.scrub...)
 	dst.out = nil
