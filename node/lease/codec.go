@@ -16,10 +16,10 @@ const shortForms = 2
 // calm pair says the same every time: such a message travels as its sequence
 // number. That is exact because a connection keeps order and loses nothing;
 // what was said is remembered by its SHA-256, so that an end with many
-// connections keeps 64 bytes for each. Not safe for concurrent use.
+// connections keeps 32 bytes for each. Not safe for concurrent use.
 type Encoder struct {
-	short     bool
-	beat, ack [sha256.Size]byte // zero: nothing was sent yet
+	short bool
+	last  [sha256.Size]byte // of the last heartbeat or acknowledgement; zero: nothing was sent yet
 }
 
 // NewEncoder is for a connection of that wire version.
@@ -37,28 +37,29 @@ func (e *Encoder) Frame(m ha.Message) (wire.Kind, any, error) {
 	case ha.Heartbeat:
 		seq := numbered.Seq
 		numbered.Seq = 0
-		if same, err = repeats(&e.beat, numbered); same {
+		if same, err = e.repeats(kind, numbered); same {
 			return kindSameHeartbeat, seq, nil
 		}
 	case ha.Ack:
 		seq := numbered.Seq
 		numbered.Seq = 0
-		if same, err = repeats(&e.ack, numbered); same {
+		if same, err = e.repeats(kind, numbered); same {
 			return kindSameAck, seq, nil
 		}
 	}
 	return kind, m, err
 }
 
-// repeats says whether m is what last is the sum of, and remembers m.
-func repeats(last *[sha256.Size]byte, m any) (bool, error) {
+// repeats says whether m is what was said last, and remembers it. A connection
+// carries heartbeats one way and acknowledgements the other.
+func (e *Encoder) repeats(kind wire.Kind, m any) (bool, error) {
 	body, err := wire.Encode(m)
 	if err != nil {
 		return false, err
 	}
-	sum := sha256.Sum256(body)
-	same := sum == *last
-	*last = sum
+	sum := sha256.Sum256(append(body, byte(kind)))
+	same := sum == e.last
+	e.last = sum
 	return same, nil
 }
 
@@ -87,7 +88,8 @@ func (d *Decoder) Message(kind wire.Kind, body []byte) (ha.Message, error) {
 	switch kind {
 	case kindHeartbeat:
 		beat := message.(ha.Heartbeat)
-		d.beat = &beat
+		compact(&beat)
+		d.beat, message = &beat, beat
 	case kindAck:
 		ack := message.(ha.Ack)
 		d.ack = &ack

@@ -61,6 +61,7 @@ func TestRepeatedMessagesAreShort(t *testing.T) {
 		{"a new incarnation", 2, []ha.Message{beat, booted, booted}, []wire.Kind{kindHeartbeat, kindHeartbeat, kindSameHeartbeat}},
 		{"a refusal", 2, []ha.Message{ack, refused, refused}, []wire.Kind{kindAck, kindAck, kindSameAck}},
 		{"others between", 2, []ha.Message{beat, everyMessage[1], everyMessage[2], numbered(beat, 7)}, []wire.Kind{kindHeartbeat, kindAsk, kindClaim, kindSameHeartbeat}},
+		{"both kinds", 2, []ha.Message{beat, ack, beat, beat, ack, ack}, []wire.Kind{kindHeartbeat, kindAck, kindHeartbeat, kindSameHeartbeat, kindAck, kindSameAck}},
 		{"never two questions alike", 2, []ha.Message{everyMessage[2], everyMessage[2]}, []wire.Kind{kindClaim, kindClaim}},
 		{"an older other end", 1, []ha.Message{beat, beat, ack, ack}, []wire.Kind{kindHeartbeat, kindHeartbeat, kindAck, kindAck}},
 	} {
