@@ -14,8 +14,12 @@ import (
 var (
 	nameForm    = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,62}$`)
 	machineForm = regexp.MustCompile(`^pc-q35-[0-9]+(\.[0-9]+)+$`)
-	cpuForm     = regexp.MustCompile(`^[A-Za-z0-9_.+=,-]{1,512}$`)
+	cpuForm     = regexp.MustCompile(`^[A-Za-z0-9_.+=,-]+$`)
 )
+
+// maxCPU is apart from the form: a bound in there makes half a megabyte of it, in
+// every process of the program.
+const maxCPU = 512
 
 // findings collects problems, so that the user sees all of them at once.
 type findings []string
@@ -113,7 +117,7 @@ func (s Spec) checkMachine(f *findings, h Host) {
 	default:
 		f.add("accel %q: use auto, kvm or tcg", s.Accel)
 	}
-	if !cpuForm.MatchString(s.CPU) {
+	if len(s.CPU) > maxCPU || !cpuForm.MatchString(s.CPU) {
 		f.add("cpu %q is not a CPU model of QEMU such as max or Haswell", s.CPU)
 	}
 	if model, _, _ := strings.Cut(s.CPU, ","); model == "host" {
