@@ -92,6 +92,9 @@ func (c *Conn) Read(p []byte) (int, error) {
 		if err == nil {
 			c.data, err = c.in.Open(record)
 		}
+		if err == nil && len(c.data) == 0 {
+			err = fmt.Errorf("an empty record: %w", ErrRecord) // none of ours; a flood of them is read by nobody
+		}
 		if errors.Is(err, ErrClosed) {
 			return 0, io.EOF
 		}
@@ -132,10 +135,13 @@ func (c *Conn) Write(p []byte) (int, error) {
 }
 
 // Release gives up the connection to whoever goes on with its keys on its
-// socket. What was opened and not read is lost: then it fails.
+// socket: from now on it has none itself, for a number that both used would
+// give the cipher away. What was opened and not read is lost: then it fails.
 func (c *Conn) Release() (raw net.Conn, in, out Keys, err error) {
 	if len(c.data) > 0 {
 		return nil, Keys{}, Keys{}, fmt.Errorf("%d bytes came before they were asked for: %w", len(c.data), ErrRecord)
 	}
-	return c.Conn, c.in, c.out, nil
+	in, out = c.in, c.out
+	c.in, c.out = Keys{}, Keys{}
+	return c.Conn, in, out, nil
 }

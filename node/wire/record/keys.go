@@ -40,7 +40,9 @@ var (
 	ErrClosed = errors.New("the other end closed the connection")
 )
 
-// Keys seals or opens the records of one direction. Not safe for concurrent use.
+// Keys seals or opens the records of one direction; the zero value does neither.
+// A copy goes on with the same numbers: only one of the two may be used. Not
+// safe for concurrent use.
 type Keys struct {
 	key    [32]byte
 	iv     [12]byte
@@ -170,13 +172,16 @@ func (k *Keys) Open(record []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open record %d: %w", k.number-1, ErrRecord)
 	}
+	if len(plain) > MaxPlain+1 { // padding counts
+		return nil, fmt.Errorf("record %d is too long: %w", k.number-1, ErrRecord)
+	}
 	end := len(plain) - 1
 	for end >= 0 && plain[end] == 0 { // padding
 		end--
 	}
 	switch {
-	case end < 0 || end > MaxPlain:
-		return nil, fmt.Errorf("record %d without a type or too long: %w", k.number-1, ErrRecord)
+	case end < 0:
+		return nil, fmt.Errorf("record %d without a type: %w", k.number-1, ErrRecord)
 	case plain[end] == typeData:
 		return plain[:end], nil
 	case plain[end] == typeAlert:

@@ -197,13 +197,15 @@ func TestOtherRecordsEndTheConnection(t *testing.T) {
 		plain []byte
 		want  error
 	}{
-		"a farewell":      {[]byte{1, 0, typeAlert}, ErrClosed},
-		"a key update":    {[]byte{24, 0, 0, 1, 0, 22}, ErrRecord},
-		"padding alone":   {[]byte{0, 0, 0}, ErrRecord},
-		"nothing":         {nil, ErrRecord},
-		"too much":        {append(make([]byte, MaxPlain+1), typeData), ErrRecord},
-		"padded data":     {[]byte{7, typeData, 0, 0}, nil},
-		"no data, a type": {[]byte{typeData}, nil},
+		"a farewell":       {[]byte{1, 0, typeAlert}, ErrClosed},
+		"a key update":     {[]byte{24, 0, 0, 1, 0, 22}, ErrRecord},
+		"padding alone":    {[]byte{0, 0, 0}, ErrRecord},
+		"nothing":          {nil, ErrRecord},
+		"too much":         {append(make([]byte, MaxPlain+1), typeData), ErrRecord},
+		"too much padding": {append([]byte{7, typeData}, make([]byte, MaxPlain)...), ErrRecord},
+		"padded data":      {[]byte{7, typeData, 0, 0}, nil},
+		"padded in full":   {append([]byte{7, typeData}, make([]byte, MaxPlain-1)...), nil},
+		"no data, a type":  {[]byte{typeData}, nil},
 	} {
 		in := keys
 		head := []byte{typeData, 3, 3, byte((len(test.plain) + 16) >> 8), byte(len(test.plain) + 16)}
@@ -233,6 +235,50 @@ func TestKeysAreSpentInTime(t *testing.T) {
 	}
 	if _, err := other.Open(record); !errors.Is(err, ErrSpent) {
 		t.Errorf("one more was opened: %v", err)
+	}
+}
+
+// pipe is a connection with keys, and the other end's.
+func pipe(t *testing.T) (*Conn, net.Conn, Keys) {
+	t.Helper()
+	near, far := net.Pipe()
+	t.Cleanup(func() { near.Close(); far.Close() })
+	keys, err := newKeys(tls.TLS_AES_128_GCM_SHA256, make([]byte, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Conn{Conn: near, in: keys, out: keys}, far, keys
+}
+
+func TestReleasedConnectionHasNoKeys(t *testing.T) {
+	conn, far, _ := pipe(t)
+	go func() { _, _ = io.Copy(io.Discard, far) }()
+	raw, _, out, err := conn.Release()
+	if err != nil || raw == nil {
+		t.Fatal(err)
+	}
+	if _, err := out.Seal(nil, []byte("x")); err != nil {
+		t.Error(err)
+	}
+	if _, err := conn.Write([]byte("x")); err == nil {
+		t.Error("a number was used twice")
+	}
+}
+
+func TestEmptyRecordEndsTheConnection(t *testing.T) {
+	conn, far, keys := pipe(t)
+	go func() {
+		record, err := keys.Seal(nil, nil)
+		if err == nil {
+			_, err = far.Write(record)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		far.Close()
+	}()
+	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, ErrRecord) {
+		t.Errorf("it gave %v", err)
 	}
 }
 
