@@ -118,3 +118,14 @@ func (k *known) renewed(core *ha.Witness, renewals []ha.Record) error {
 	}
 	return nil
 }
+
+// largest is the link that holds most: whoever fills what is everybody's loses
+// it, not who comes with a little more.
+func (p *loop) largest() (most *link) {
+	for _, l := range p.links {
+		if most == nil || l.counted > most.counted {
+			most = l
+		}
+	}
+	return most
+}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -12,6 +11,7 @@ import (
 	"vmctl/node/lease"
 	"vmctl/node/wire"
 	"vmctl/node/wire/record"
+	"vmctl/vm/guard"
 )
 
 // link is one lease connection of a node. It is the loop's: a few hundred bytes
@@ -29,8 +29,8 @@ type link struct {
 	unsent []byte
 
 	counted int // bytes of these that the loop's account has
-	heard   time.Time
-	frames  int    // since the last sweep
+	heard   ha.Time
+	frames  uint32 // since the last sweep
 	armed   uint32 // what epoll waits for
 	closed  bool
 }
@@ -38,7 +38,7 @@ type link struct {
 // newLink takes a connection's socket over from Go's own poller.
 func newLink(conn *wire.Conn, hello wire.Hello, c *cluster) (*link, error) {
 	l := &link{
-		cluster: c, node: ha.NodeID(hello.Node), heard: time.Now(),
+		cluster: c, node: ha.NodeID(hello.Node), heard: ha.Time(guard.Now()),
 		from: lease.NewDecoder(ha.NodeID(hello.Node)), form: lease.NewEncoder(conn.Version()),
 	}
 	stream, err := conn.Release()

@@ -162,6 +162,9 @@ func (p *loop) drop(l *link, why error) {
 	p.held -= l.counted
 	delete(p.links, l.fd)
 	l.cluster.remove(l)
+	// Said, not left to the closing: while Go still has its copy of the
+	// descriptor, epoll would go on telling of a number that is another's by then.
+	_ = unix.EpollCtl(p.poll, unix.EPOLL_CTL_DEL, l.fd, nil)
 	_ = unix.Close(l.fd)
 	p.changed = true
 	level := slog.LevelDebug
@@ -180,14 +183,14 @@ func (p *loop) use(l *link, work func() error) {
 	}
 	p.held += l.held() - l.counted
 	l.counted = l.held()
-	if err == nil && p.held > maxBuffered && l.counted > 0 {
-		err = fmt.Errorf("unfinished messages of %d bytes in all: %w", p.held, errLimit)
-	}
 	if err == nil {
 		err = p.arm(l)
 	}
 	if err != nil {
 		p.drop(l, err)
+	}
+	if p.held > maxBuffered {
+		p.drop(p.largest(), fmt.Errorf("unfinished messages of %d bytes in all: %w", p.held, errLimit))
 	}
 }
 
@@ -255,7 +258,7 @@ func (p *loop) frames(l *link, plain []byte) error {
 		if err != nil {
 			return err
 		}
-		l.heard = time.Now()
+		l.heard = ha.Time(guard.Now())
 		plain = plain[size:]
 		p.step(l.cluster, ha.Received{Message: message})
 	}
