@@ -22,13 +22,14 @@ type figures struct {
 type sight struct {
 	at              time.Time
 	rss, anon, file int64 // bytes
+	most            int64 // bytes resident, at most, since it was forgotten
 	cpu             time.Duration
 	bytes, packets  int64 // on the loopback: both directions, once each
 }
 
 func look(pid int) (s sight, err error) {
 	s.at = time.Now()
-	for key, to := range map[string]*int64{"VmRSS:": &s.rss, "RssAnon:": &s.anon, "RssFile:": &s.file} {
+	for key, to := range map[string]*int64{"VmRSS:": &s.rss, "RssAnon:": &s.anon, "RssFile:": &s.file, "VmHWM:": &s.most} {
 		if *to, err = statusKB(pid, key); err != nil {
 			return s, err
 		}
@@ -50,6 +51,11 @@ func look(pid int) (s sight, err error) {
 	}
 	s.packets, err = loopback("tx_packets")
 	return s, err
+}
+
+// forgetMost has the kernel count a process's most resident memory anew.
+func forgetMost(pid int) error {
+	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0)
 }
 
 func statusKB(pid int, key string) (int64, error) {
