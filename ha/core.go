@@ -99,7 +99,7 @@ func (c *Core) Step(now Time, ev Event) []Action {
 		durable = append(durable, PersistCluster{Cluster: c.cluster})
 		c.clusterDisk, c.clusterSafe = c.cluster, true
 	}
-	return c.flush(durable)
+	return c.flush(&c.undo.voter, durable)
 }
 
 func (c *Core) handle(ev Event) {

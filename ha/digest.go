@@ -69,7 +69,7 @@ func (d *digest) voter(v *voter) {
 	for i := range v.guests {
 		g := &v.guests[i]
 		d.record(g.rec)
-		d.flags(g.saved, g.disk == g.rec)
+		d.flags(g.saved)
 		d.time(g.granted)
 		own := g.part
 		if own == nil {

@@ -4,8 +4,7 @@ package ha
 // what a node alone has: copyGuests makes copies.
 type guest struct {
 	rec   Record
-	disk  Record // what was last given to Persist
-	saved bool   // disk is what the store holds, as far as we know
+	saved bool // between two steps: rec is what the store holds, as far as we know
 
 	// granted is when this voter last acknowledged a lease of the guest, at the
 	// earliest its own start: acknowledgements of an earlier incarnation are not

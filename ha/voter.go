@@ -42,7 +42,7 @@ func newVoter(self NodeID, boot uint64, t Timing, start Time, records []Record) 
 	v := voter{self: self, boot: boot, timing: t, window: Time(t.Window()), start: start, now: start}
 	for _, r := range records {
 		g := v.add(r.Guest)
-		g.rec, g.disk, g.saved = r, r, true
+		g.rec, g.saved = r, true
 	}
 	return v
 }
@@ -101,19 +101,20 @@ func (v *voter) fresh(from NodeID, boot, seq uint64) bool {
 	return true
 }
 
-// flush ends a step: whatever differs from the store is persisted before
-// anything else happens. That is the only place where Persist comes from, so no
-// message can leave ahead of the state it speaks of.
-func (v *voter) flush(durable []Action) []Action {
+// flush ends a step: whatever differs from the store, which has what was before
+// the step, is persisted before anything else happens. That is the only place
+// where Persist comes from, so no message can leave ahead of the state it speaks
+// of.
+func (v *voter) flush(before *voter, durable []Action) []Action {
 	for _, id := range v.scrub {
 		durable = append(durable, Erase{Guest: id})
 	}
 	v.scrub = nil
 	for i := range v.guests {
 		g := &v.guests[i]
-		if !g.saved || g.disk != g.rec {
+		if was := before.find(g.rec.Guest); !g.saved || was == nil || was.rec != g.rec {
 			durable = append(durable, Persist{Record: g.rec})
-			g.disk, g.saved = g.rec, true
+			g.saved = true
 		}
 	}
 	v.stored = len(durable) > 0
@@ -132,7 +133,7 @@ func (v *voter) distrust(failed *voter) {
 	for i := range v.guests {
 		g := &v.guests[i]
 		f := failed.find(g.rec.Guest)
-		if f == nil || f.disk != g.disk || !g.saved {
+		if f == nil || f.rec != g.rec || !g.saved {
 			g.saved = false
 		}
 	}

@@ -70,7 +70,7 @@ func (w *Witness) Step(now Time, ev Event) []Action {
 			w.claim(m)
 		}
 	}
-	actions := w.flush(nil)
+	actions := w.flush(&w.undo.voter, nil)
 	if !w.stored { // nothing that could fail: a step in a thousand needs its undo
 		spares.Put(w.undo)
 		w.undo = nil
