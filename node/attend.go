@@ -150,12 +150,16 @@ func (g *guest) exportSocket() string { return filepath.Join(g.layout.Runtime, "
 // mirrorSocket is where the agent takes what QEMU writes to the disks.
 func (g *guest) mirrorSocket() string { return filepath.Join(g.layout.Runtime, "mirror.sock") }
 
+// mapFile says which chunks of the disks may differ from the replica. It is of no
+// use after a boot, or to another QEMU.
+func (g *guest) mapFile() string { return filepath.Join(g.layout.Runtime, "dirty.map") }
+
 // sweep removes what an ended guest left outside its own directory: what is
 // QEMU's, and what a killed agent had made for it.
 func (g *guest) sweep() {
 	err := vm.Clean(g.n.platform(&launch{}), g.spec(), g.layout, false)
-	for _, socket := range []string{g.exportSocket(), g.mirrorSocket()} {
-		if failed := os.Remove(socket); !errors.Is(failed, os.ErrNotExist) {
+	for _, path := range []string{g.exportSocket(), g.mirrorSocket(), g.mapFile()} {
+		if failed := os.Remove(path); !errors.Is(failed, os.ErrNotExist) {
 			err = errors.Join(err, failed)
 		}
 	}

@@ -135,10 +135,11 @@ func (n *Node) viewMachine(ctx context.Context, g *guest, m *machine, v *api.VM)
 	g.mu.Lock()
 	protector, reason, tried := m.protector, g.status.reason, g.status.trial
 	g.mu.Unlock()
-	phase, progress, left := g.replicaView(protector)
+	phase, progress, left, resync := g.replicaView(protector)
 	said, _ := n.exchange.peer()
 	waits := said.Standbys[g.id]
-	v.Replica = &api.Replica{Node: other.Name, State: phase, Reason: reason, Progress: progress, RemainingSeconds: left.Seconds(), Standby: waits.State, StandbyReason: waits.Reason}
+	v.Replica = &api.Replica{Node: other.Name, State: phase, Reason: reason, Progress: progress, RemainingSeconds: left.Seconds(), Resync: resync,
+		Standby: waits.State, StandbyReason: waits.Reason}
 	if v.Protection.Level == vm.ProtectResume {
 		v.Replica.Trial = &tried
 	}

@@ -86,7 +86,7 @@ func (g *guest) protectWhile(ctx context.Context, m *machine) {
 	}
 	g.n.alarms.set(alarmProtection, g.name(), false, "")
 	defer start(ctx, func(ctx context.Context) { g.watchCheckpoints(ctx, protector) })()
-	retry, mirrored, failed := firstRetry, false, failures{}
+	retry, mirrored, failed := firstRetry, g.keepMirror(ctx, m, protector), failures{}
 	for ctx.Err() == nil {
 		began := time.Now()
 		if !mirrored {
@@ -137,39 +137,6 @@ func diesWithin(ctx context.Context, dead <-chan struct{}, bound time.Duration) 
 	return false
 }
 
-// stopMirror takes the mirrors down for a guest that runs on without them.
-func (g *guest) stopMirror(ctx context.Context, m *machine) {
-	g.mu.Lock()
-	protector := m.protector
-	g.mu.Unlock()
-	if protector == nil {
-		return
-	}
-	err := g.detach(ctx)
-	if err == nil {
-		err = protector.StopMirror(ctx)
-	}
-	if err != nil && ctx.Err() == nil {
-		g.n.journal.record(alarm, "mirror-stays", g.name(), "the disks' mirrors could not be taken down: "+err.Error())
-	}
-}
-
-// startMirror joins QEMU's disks to the replicator, which listens already. For
-// a moment no mirror carries the guest's writes: the replica is outdated first.
-func (g *guest) startMirror(ctx context.Context, m *machine, p *snapshot.Protector) error {
-	if m.adopted {
-		if err := m.continueIfOurs(ctx); err != nil {
-			return err
-		}
-	}
-	if err := g.detach(ctx); err != nil {
-		return err
-	}
-	bound, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
-	return p.StartMirror(bound)
-}
-
 func (g *guest) noteLost(err error) {
 	reason := "link lost"
 	if err != nil {
@@ -194,26 +161,29 @@ func (g *guest) protectOnce(ctx context.Context, m *machine, p *snapshot.Protect
 		return err
 	}
 	dial := func(purpose string) snapshot.Dial {
-		return func(ctx context.Context) (snapshot.Stream, error) { return g.openReplication(ctx, m, purpose) }
+		return func(ctx context.Context) (snapshot.Stream, replicator.Peer, error) {
+			return g.openReplication(ctx, m, purpose)
+		}
 	}
 	g.locked(func() { g.status.phase = "resync" })
 	return p.Protect(ctx, dial(purposeDisks), dial(purposeCheckpoint), g.interval)
 }
 
 // openReplication opens one stream to the peer's replica.
-func (g *guest) openReplication(ctx context.Context, m *machine, purpose string) (snapshot.Stream, error) {
+func (g *guest) openReplication(ctx context.Context, m *machine, purpose string) (snapshot.Stream, replicator.Peer, error) {
 	conn, err := g.n.members.dial(ctx, purpose, g.id, wire.Options{WriteTimeout: 10 * time.Second})
 	if err != nil {
-		return nil, err
+		return nil, replicator.Peer{}, err
 	}
+	var answer openAnswer
 	request := openRequest{Epoch: m.epoch, Disks: m.disks}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	err = peer.Ask(conn, request, &struct{}{})
+	err = peer.Ask(conn, request, &answer)
 	if !stop() || err != nil {
 		conn.Close()
-		return nil, errors.Join(err, ctx.Err())
+		return nil, replicator.Peer{}, errors.Join(err, ctx.Err())
 	}
-	return conn, nil
+	return conn, replicator.Peer{Replica: answer.Replica}, nil
 }
 
 func (g *guest) interval() time.Duration { return g.spec().Protection.Interval() }
@@ -252,6 +222,7 @@ func (g *guest) newProtector(m *machine) (*snapshot.Protector, error) {
 	}
 	config := snapshot.ProtectorConfig{
 		UUID: g.id, Epoch: m.epoch, Spec: specHash(spec), Counter: filepath.Join(g.layout.State, "sequence"),
+		Map:    replicator.MapOptions{Path: g.mapFile(), Instance: fmt.Sprintf("%s %d", bootID(), m.guard.PID()), Load: m.adopted},
 		Mirror: mirror, Machine: m, Outdated: outdated, Degrade: g.detach, Synced: g.synced, Log: g.log,
 		Share: g.n.guests.share, Turns: g.n.guests.turns, PID: m.guard.PID(), Noted: func(kind, text string) { g.n.journal.record(warning, kind, g.name(), text) },
 	}
@@ -275,7 +246,11 @@ func (g *guest) synced(ctx context.Context) error {
 	}
 	g.mu.Unlock()
 	g.repaired(protector)
-	g.n.journal.record(info, "replica-synced", g.name(), fmt.Sprintf("the replica of %s is complete", g.name()))
+	text := fmt.Sprintf("the replica of %s is complete", g.name())
+	if protector != nil {
+		text += ": " + resyncText(protector.Disks())
+	}
+	g.n.journal.record(info, "replica-synced", g.name(), text)
 	return nil
 }
 
@@ -291,20 +266,4 @@ func (g *guest) void(ctx context.Context, m *machine, reason string) {
 	if err := p.Void(ctx, reason); err != nil {
 		g.log.Info("checkpoints not voided; the guest's wish to be stopped keeps them from being resumed", "error", err)
 	}
-}
-
-// replicaView is what people see of the replica.
-// A resync has a progress from 0 to 1, and the time that is left if that is known.
-func (g *guest) replicaView(p *snapshot.Protector) (phase string, progress float64, left time.Duration) {
-	g.mu.Lock()
-	phase = g.status.phase
-	g.mu.Unlock()
-	if p == nil || phase != "resync" {
-		return phase, 0, 0
-	}
-	state := p.Disks()
-	if state.Phase == replicator.Detached || state.Total == 0 {
-		return phase, 0, 0
-	}
-	return phase, float64(state.Compared) / float64(state.Total), state.Remaining(time.Now())
 }

@@ -30,6 +30,11 @@ type openRequest struct {
 	Disks []diskSize `msgpack:"disks"`
 }
 
+// openAnswer is the standby's. Before, it said nothing.
+type openAnswer struct {
+	Replica []byte `msgpack:"replica"` // which one it is
+}
+
 type diskSize struct {
 	Name string `msgpack:"name"`
 	Size int64  `msgpack:"size"`
@@ -113,7 +118,7 @@ func (g *guest) openStandbyLocked(ctx context.Context) (*snapshot.Standby, error
 	}
 	config := snapshot.StandbyConfig{
 		UUID: g.id, Epoch: here.Prepared, Dir: g.replicaDir(), RAMDir: g.n.config.RAMDir,
-		MaxRAM: int64(g.spec().Memory), Log: g.log,
+		MaxRAM: int64(g.spec().Memory), BootID: bootID(), Log: g.log,
 	}
 	for _, d := range here.Disks {
 		config.Disks = append(config.Disks, snapshot.DiskImage{Name: d.Name, Path: g.replicaDisk(d.Name), Size: d.Size})
@@ -180,8 +185,10 @@ func (gs *guests) serveReplica(ctx context.Context, conn *wire.Conn, hello wire.
 			return nil, &wire.Refused{Code: string(api.NotFound), Message: "the guest is not known here yet"}
 		}
 		var err error
-		standby, err = g.prepare(ctx, ha.NodeID(hello.Node), request)
-		return struct{}{}, err
+		if standby, err = g.prepare(ctx, ha.NodeID(hello.Node), request); err != nil {
+			return nil, err
+		}
+		return openAnswer{Replica: standby.Says().Replica}, nil
 	})
 	if err == nil {
 		err = serve(standby, ctx, conn)

@@ -38,7 +38,7 @@ func benchmarkPrePass(b *testing.B, size, rate int) {
 		}
 	}
 	p, dial := g.protect(b, nil)
-	stream, _ := dial(b.Context())
+	stream, _, _ := dial(b.Context())
 	if _, err := p.sender.Attach(b.Context(), stream); err != nil {
 		b.Fatal(err)
 	}

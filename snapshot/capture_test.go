@@ -16,6 +16,7 @@ import (
 	"vmctl/node/wire"
 	"vmctl/snapshot/memory"
 	"vmctl/snapshot/replica"
+	"vmctl/snapshot/replicator"
 
 	"golang.org/x/sys/unix"
 )
@@ -122,13 +123,13 @@ func (g *fakeGuest) protect(t testing.TB, slow func(net.Conn) net.Conn) (*Protec
 		}
 		receiving.Wait()
 	})
-	return p, func(context.Context) (Stream, error) {
+	return p, func(context.Context) (Stream, replicator.Peer, error) {
 		near, far := net.Pipe()
 		if slow != nil {
 			near = slow(near)
 		}
 		receiving.Go(func() { _ = r.Receive(context.Background(), wire.NewConn(far, wire.Options{})) })
-		return wire.NewConn(near, wire.Options{}), nil
+		return wire.NewConn(near, wire.Options{}), replicator.Peer{}, nil
 	}
 }
 
@@ -163,7 +164,7 @@ func TestCheckpointsOfABusyGuest(t *testing.T) {
 	const size = 32 << 20
 	g := newFakeGuest(t, size, touch(1))
 	p, dial := g.protect(t, nil)
-	stream, _ := dial(t.Context())
+	stream, _, _ := dial(t.Context())
 	if _, err := p.sender.Attach(t.Context(), stream); err != nil {
 		t.Fatal(err)
 	}
@@ -205,7 +206,7 @@ func TestEndedPauseIsComparedAgain(t *testing.T) {
 		g.ram[at] = 1
 	}
 	p, dial := g.protect(t, nil)
-	stream, _ := dial(t.Context())
+	stream, _, _ := dial(t.Context())
 	if _, err := p.sender.Attach(t.Context(), stream); err != nil {
 		t.Fatal(err)
 	}

@@ -181,6 +181,8 @@ type blockJob struct {
 	Paused   bool   `json:"paused"`
 	IOStatus string `json:"io-status"`
 	Status   string `json:"status"`
+	Len      int64  `json:"len"`    // bytes that were, or are, on the way to the target
+	Offset   int64  `json:"offset"` // bytes that are there
 	Error    string `json:"error"`
 }
 
@@ -206,9 +208,9 @@ func (m *Mirror) Check(ctx context.Context) error {
 		if n < 0 {
 			return fmt.Errorf("disk %s has no mirror job: %w", d.Name, ErrMirror)
 		}
-		// A paused guest pauses nothing here; a job that met an error is
-		// paused with an I/O status.
-		if j := jobs[n]; !j.Ready || j.IOStatus != "ok" || j.Error != "" {
+		// A paused guest pauses nothing here; a job that met an error is paused
+		// with an I/O status, and stays paused when a `cont` has made that "ok".
+		if j := jobs[n]; !j.Ready || j.Paused || j.IOStatus != "ok" || j.Error != "" {
 			return fmt.Errorf("disk %s: mirror job is %s, I/O %s %s: %w", d.Name, j.Status, j.IOStatus, j.Error, ErrMirror)
 		}
 	}

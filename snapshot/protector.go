@@ -38,6 +38,8 @@ type ProtectorConfig struct {
 	Spec    []byte // hash of what the device state belongs to
 	Counter string // file that numbers the checkpoints
 	Mirror  *Mirror
+	Map     replicator.MapOptions // where it is kept which chunks may differ
+	Rate    func() int64          // bytes a second that a resync may examine; nil or 0: no bound
 	Machine Machine
 	Share   *replica.Share // the way to the peer, with this node's other guests; nil: alone
 	Turns   *Turns         // to stand still, with the same
@@ -69,6 +71,7 @@ type Protector struct {
 	serving    sync.WaitGroup
 	stop       context.CancelFunc
 	failed     chan error // the replicator ended by itself
+	unmirrored chan error // a mirror was found failed as the disks were complete
 	handings   chan handing
 
 	mu   sync.Mutex
@@ -78,7 +81,7 @@ type Protector struct {
 // NewProtector opens what is needed and serves the disks' mirrors. StartMirror
 // joins QEMU to it.
 func NewProtector(config ProtectorConfig) (_ *Protector, err error) {
-	p := &Protector{config: config, log: config.Log.With("guest", config.UUID), failed: make(chan error, 1), handings: make(chan handing)}
+	p := &Protector{config: config, log: config.Log.With("guest", config.UUID), failed: make(chan error, 1), unmirrored: make(chan error, 1), handings: make(chan handing)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.closeMemory())
@@ -96,7 +99,7 @@ func NewProtector(config ProtectorConfig) (_ *Protector, err error) {
 	}
 	p.replicator, err = replicator.New(replicator.Options{
 		Guest: config.UUID, Epoch: config.Epoch, Disks: config.Mirror.replicatorDisks(), Outdated: config.Outdated,
-		Degrade: config.Degrade, InSync: p.disksSynced,
+		Map: config.Map, Rate: config.Rate, Degrade: config.Degrade, InSync: p.disksSynced,
 	}, config.Log)
 	if err != nil {
 		stop()
@@ -119,10 +122,14 @@ func NewProtector(config ProtectorConfig) (_ *Protector, err error) {
 const ackTimeout = 5 * time.Second
 
 // StartMirror joins QEMU's disks to the replicator, anew. Writes that go past
-// it until then are found by the compare of the next link.
+// it until then are found by the next compare, which is of everything: that is
+// known, and stays known if this process dies, before a mirror is touched.
 func (p *Protector) StartMirror(ctx context.Context) error {
 	if p.replicator == nil {
 		return nil
+	}
+	if err := p.replicator.Recheck(); err != nil {
+		return err
 	}
 	return p.config.Mirror.Start(ctx)
 }
@@ -132,19 +139,30 @@ func (p *Protector) StopMirror(ctx context.Context) error {
 	if p.replicator == nil {
 		return nil
 	}
+	if err := p.replicator.Recheck(); err != nil {
+		return err
+	}
 	return p.config.Mirror.Stop(ctx)
 }
 
-// disksSynced is the replicator's word that the peer's disks are complete.
+// disksSynced is the replicator's word that the peer's disks are complete, which
+// they are if no write has gone past the mirrors: a failed one stays failed.
 func (p *Protector) disksSynced(ctx context.Context) error {
+	if err := p.config.Mirror.Check(ctx); err != nil {
+		select {
+		case p.unmirrored <- err:
+		default: // told already
+		}
+		return err
+	}
 	if p.sender != nil {
 		return nil // the replica counts with its first checkpoint
 	}
 	return p.config.Synced(ctx)
 }
 
-// Dial opens a stream of a purpose to the peer.
-type Dial func(ctx context.Context) (Stream, error)
+// Dial opens a stream of a purpose to the peer, which says what it is about.
+type Dial func(ctx context.Context) (Stream, replicator.Peer, error)
 
 // Protect runs one link to the peer until it is lost or ctx ends and says why.
 // interval gives the time from one checkpoint to the next.
@@ -154,12 +172,16 @@ func (p *Protector) Protect(ctx context.Context, disks, checkpoints Dial, interv
 	var parts sync.WaitGroup
 	defer parts.Wait()
 	defer cancel(nil)
+	select {
+	case <-p.unmirrored: // of an earlier link; the caller has seen to the mirrors
+	default:
+	}
 	if p.replicator != nil {
-		stream, err := disks(ctx)
+		stream, peer, err := disks(ctx)
 		if err != nil {
 			return err
 		}
-		parts.Go(func() { cancel(p.replicator.Attach(ctx, stream)) })
+		parts.Go(func() { cancel(p.replicator.Attach(ctx, stream, peer)) })
 	}
 	if p.sender == nil {
 		return p.watch(ctx)
@@ -167,7 +189,7 @@ func (p *Protector) Protect(ctx context.Context, disks, checkpoints Dial, interv
 	if err := p.waitDisks(ctx); err != nil {
 		return err
 	}
-	stream, err := checkpoints(ctx)
+	stream, _, err := checkpoints(ctx)
 	if err != nil {
 		return err
 	}
@@ -187,6 +209,8 @@ func (p *Protector) watch(ctx context.Context) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case err := <-p.failed:
+			return err
+		case err := <-p.unmirrored:
 			return err
 		case <-ticker.C:
 		}
@@ -208,6 +232,8 @@ func (p *Protector) waitDisks(ctx context.Context) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case err := <-p.failed:
+			return err
+		case err := <-p.unmirrored:
 			return err
 		case <-ticker.C:
 		}

@@ -57,7 +57,7 @@ func TestSparse(t *testing.T) {
 	check(t, m.Start(ctx))
 	x, y := net.Pipe()
 	peer := replicator.NewReceiver(replicator.ReceiverOptions{Guest: "g", Epoch: 1, Disks: map[string]*undo.Disk{"disk": disk}}, log)
-	go func() { over <- owner.Attach(ctx, wire.NewConn(x, wire.Options{})) }()
+	go func() { over <- owner.Attach(ctx, wire.NewConn(x, wire.Options{}), replicator.Peer{}) }()
 	go func() { over <- peer.Serve(ctx, wire.NewConn(y, wire.Options{})) }()
 	defer func() { cancel(); <-over; <-over }()
 

@@ -30,7 +30,8 @@ type StandbyConfig struct {
 	Dir    string // durable directory of the replica's record
 	RAMDir string // tmpfs
 	Disks  []DiskImage
-	MaxRAM int64 // bytes
+	MaxRAM int64  // bytes
+	BootID string // of this host
 	Log    *slog.Logger
 }
 
@@ -39,6 +40,7 @@ type StandbyConfig struct {
 type Standby struct {
 	config   StandbyConfig
 	disks    map[string]*undo.Disk
+	identity *replicator.Identity
 	receiver *replicator.Receiver // nil: the guest has no disks
 	replica  *replica.Replica
 }
@@ -65,7 +67,13 @@ func OpenStandby(ctx context.Context, config StandbyConfig) (_ *Standby, err err
 	}
 	rc := replica.Config{Dir: config.Dir, RAMDir: config.RAMDir, Name: config.UUID, MaxRAM: config.MaxRAM, DiskPaths: paths, Log: config.Log}
 	if len(s.disks) > 0 {
-		s.receiver = replicator.NewReceiver(replicator.ReceiverOptions{Guest: config.UUID, Epoch: config.Epoch, Disks: s.disks}, config.Log)
+		if err := os.MkdirAll(config.Dir, 0o700); err != nil {
+			return nil, fmt.Errorf("open the replica: %w", err)
+		}
+		if s.identity, err = replicator.OpenIdentity(filepath.Join(config.Dir, "identity"), config.BootID, paths); err != nil {
+			return nil, err
+		}
+		s.receiver = replicator.NewReceiver(replicator.ReceiverOptions{Guest: config.UUID, Epoch: config.Epoch, Disks: s.disks, Identity: s.identity}, config.Log)
 		rc.Disks = (*standbyDisks)(s)
 	}
 	s.replica, err = replica.Open(ctx, rc)
@@ -85,6 +93,9 @@ func (s *Standby) ServeDisks(ctx context.Context, stream Stream) error {
 func (s *Standby) ServeCheckpoints(ctx context.Context, stream Stream) error {
 	return s.replica.Receive(ctx, stream)
 }
+
+// Says is what the owner has to know before it opens a stream of disk writes.
+func (s *Standby) Says() replicator.Peer { return replicator.Peer{Replica: s.identity.Value()} }
 
 // Status is where the replica stands.
 func (s *Standby) Status(ctx context.Context) (replica.Status, error) { return s.replica.Status(ctx) }
@@ -113,16 +124,22 @@ func (s *Standby) TakeOverDisks(ctx context.Context, epoch uint64) error {
 	}
 	if s.receiver != nil {
 		s.receiver.Stop()
+		if err := s.identity.Renew(); err != nil {
+			return err
+		}
 	}
 	return s.closeDisks()
 }
 
 // Close ends all streams and lets go of the files.
 func (s *Standby) Close() error {
+	var failed error
 	if s.receiver != nil {
-		s.receiver.Stop()
+		if failed = s.receiver.Close(); errors.Is(failed, undo.ErrClosed) { // taken over
+			failed = nil
+		}
 	}
-	return errors.Join(s.replica.Close(), s.closeDisks())
+	return errors.Join(failed, s.replica.Close(), s.closeDisks())
 }
 
 func (s *Standby) closeDisks() (err error) {
@@ -149,6 +166,9 @@ func (s *standbyDisks) Sync() error { return s.receiver.Sync() }
 // applied must not land behind the rollback.
 func (s *standbyDisks) Rollback(sequence uint64) error {
 	s.receiver.Stop()
+	if err := s.identity.Renew(); err != nil {
+		return err
+	}
 	for name, disk := range s.disks {
 		if err := disk.Rollback(sequence); err != nil {
 			return fmt.Errorf("disk %s: %w", name, err)

@@ -101,8 +101,25 @@ type Replica struct {
 	Trial            *Trial  `json:"trial,omitempty"` // with protection resume, as the owner says
 	// Standby says whether a QEMU waits there to take the guest; empty: it is not
 	// known, or the node is of an older version.
-	Standby       string `json:"standby,omitempty"`
-	StandbyReason string `json:"standby_reason,omitempty"` // why there is none
+	Standby       string  `json:"standby,omitempty"`
+	StandbyReason string  `json:"standby_reason,omitempty"` // why there is none
+	Resync        *Resync `json:"resync,omitempty"`         // of the disks
+}
+
+// Kinds of a Resync.
+const (
+	ResyncFull    = "full"    // everything is compared
+	ResyncPartial = "partial" // only what was written while the replica was not reached
+)
+
+// Resync is how the replica's disks are made whole: the present or last time, with
+// a Kind; DirtyBytes is what may differ now, also while the peer is away.
+type Resync struct {
+	Kind          string `json:"kind,omitempty"`
+	TotalBytes    int64  `json:"total_bytes"`
+	ComparedBytes int64  `json:"compared_bytes"`
+	SentBytes     int64  `json:"sent_bytes"`
+	DirtyBytes    int64  `json:"dirty_bytes"`
 }
 
 // Values of Replica.Standby.

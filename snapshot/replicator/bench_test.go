@@ -43,7 +43,7 @@ func benchmarkWrite(b *testing.B, size, depth int) {
 	x, y := loopback(b)
 	receiver := NewReceiver(ReceiverOptions{Guest: "g", Disks: map[string]*undo.Disk{"d": replica}}, quiet())
 	go func() { ended <- receiver.Serve(ctx, wire.NewConn(y, wire.Options{})) }()
-	go func() { ended <- owner.Attach(ctx, wire.NewConn(x, wire.Options{})) }()
+	go func() { ended <- owner.Attach(ctx, wire.NewConn(x, wire.Options{}), Peer{}) }()
 
 	conn, err := net.Dial("unix", socket)
 	must(b, err)

@@ -10,8 +10,6 @@ const (
 	// workers is how many batches are examined at once: it hides the round trip
 	// and bounds what lies in the stream before a guest's write to 4 MiB.
 	workers = 4
-	// chunksPerBatch is how many sums a batch has.
-	chunksPerBatch = batchSize / ChunkSize
 	// mergeAbove is how many spans a batch records before it joins them.
 	mergeAbove = 512
 	// sourceRetry is the pause after a failed read of the live disk.
@@ -66,12 +64,9 @@ func (l *link) wakeWorkers() {
 func (l *link) compare(sources *sources) {
 	buf := make([]byte, batchSize)
 	for l.ctx.Err() == nil {
-		b := l.begin()
+		b, wait := l.begin()
 		if b == nil {
-			select {
-			case <-l.ctx.Done():
-			case <-l.idle:
-			}
+			l.rest(wait)
 			continue
 		}
 		err := l.examine(b, buf[:b.length], sources)
@@ -86,18 +81,45 @@ func (l *link) compare(sources *sources) {
 	}
 }
 
-// begin takes a batch; from now on what is forwarded into it is recorded.
-func (l *link) begin() *batch {
+// begin takes a batch; from now on what is forwarded into it is recorded. If there
+// is none now, wait says when to look again; 0: when woken.
+func (l *link) begin() (b *batch, wait time.Duration) {
 	l.r.mu.Lock()
 	defer l.r.mu.Unlock()
-	disk, off, length, ok := l.work.take()
-	if !ok {
-		return nil
+	now := time.Now()
+	if wait := l.allowed.Sub(now); wait > 0 {
+		return nil, wait
 	}
-	b := &batch{disk: disk, off: off, length: length}
+	disk, off, length, ok := l.r.work.take()
+	if !ok {
+		return nil, 0
+	}
+	if rate := l.r.rate(); rate > 0 {
+		l.allowed = later(l.allowed, now.Add(-burst)).Add(time.Duration(float64(length) / float64(rate) * float64(time.Second)))
+	}
+	b = &batch{disk: disk, off: off, length: length}
 	l.batches[b] = struct{}{}
-	return b
+	return b, 0
 }
+
+// rest is what a worker does without a batch.
+func (l *link) rest(wait time.Duration) {
+	var due <-chan time.Time
+	if wait > 0 {
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		due = timer.C
+	}
+	select {
+	case <-l.ctx.Done():
+	case <-l.idle:
+	case <-due:
+	}
+}
+
+// burst is how much later than allowed batches may begin without being held back
+// the more for it later.
+const burst = 50 * time.Millisecond
 
 // finish ends the examination; a batch that failed goes back into the work.
 func (l *link) finish(b *batch, err error) {
@@ -105,12 +127,23 @@ func (l *link) finish(b *batch, err error) {
 	defer l.r.mu.Unlock()
 	delete(l.batches, b)
 	if err != nil {
-		l.work.add(b.disk, b.off, b.length)
+		l.r.work.failed(b.disk, b.off, b.length)
+	} else {
+		l.r.work.done(b.disk, b.off, b.length, l.examined(b.disk))
 	}
-	l.work.done()
-	if l.work.finished() {
+	if l.r.work.finished() {
 		l.r.wakeKeeper()
 	}
+}
+
+// examined are the batches of a disk under examination; r.mu is held.
+func (l *link) examined(disk int) (all []span) {
+	for b := range l.batches {
+		if b.disk == disk {
+			all = append(all, span{b.off, b.off + b.length})
+		}
+	}
+	return all
 }
 
 // examine compares one batch with the peer's and sends what differs. It returns

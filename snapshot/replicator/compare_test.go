@@ -133,25 +133,46 @@ func TestTouchedIsExact(t *testing.T) {
 
 func TestWork(t *testing.T) {
 	w := newWork([]Disk{{Size: batchSize*70 + 1}, {Size: 5}})
-	w.addAll()
-	w.add(0, batchSize-1, 2) // there already
+	must(t, w.addAll())
+	if added, err := w.add(0, batchSize-1, 2); added != 0 || err != nil { // there already
+		t.Fatalf("%d bytes added twice, %v", added, err)
+	}
 	var bytes int64
 	for !w.finished() {
-		_, _, length, ok := w.take()
-		if !ok {
-			t.Fatalf("nothing to take with %d to do", w.todo)
+		disk, off, length, ok := w.take()
+		if !ok || off%ChunkSize != 0 || length > batchSize {
+			t.Fatalf("took %d bytes at %d, %t, with %d to do", length, off, ok, w.todo)
 		}
 		bytes += length
-		w.done()
+		w.done(disk, off, length, nil)
 	}
-	if bytes != batchSize*70+6 || w.compared() != bytes {
-		t.Fatalf("%d bytes taken, %d compared", bytes, w.compared())
+	if bytes != batchSize*70+6 || w.left != 0 {
+		t.Fatalf("%d bytes taken, %d left", bytes, w.left)
 	}
-	w.add(0, batchSize-1, 2)
-	if w.todo != 2 || w.finished() {
-		t.Fatalf("a range across two batches: %d to do", w.todo)
+	if added, _ := w.add(0, batchSize-1, 2); added != 2*ChunkSize || w.todo != 2 || w.finished() {
+		t.Fatalf("a range across two batches: %d bytes added, %d to do", added, w.todo)
 	}
-	if disk, off, length, ok := w.take(); disk != 0 || off != 0 || length != batchSize || !ok {
+	disk, off, length, ok := w.take()
+	if disk != 0 || off != batchSize-ChunkSize || length != ChunkSize || !ok {
 		t.Fatalf("took %d %d %d", disk, off, length)
+	}
+	// Put in again while it is examined: it is left to do.
+	if added, _ := w.add(0, off, 1); added != 0 || w.todo != 2 {
+		t.Fatalf("%d bytes added, %d to do", added, w.todo)
+	}
+	w.done(disk, off, length, nil)
+	if w.todo != 2 || w.left != 2*ChunkSize {
+		t.Fatalf("%d to do, %d bytes left", w.todo, w.left)
+	}
+	// Examined twice at once: the second one still counts.
+	_, _, _, _ = w.take()
+	w.done(disk, off, length, []span{{off, off + length}})
+	if w.left != 2*ChunkSize {
+		t.Fatalf("%d bytes left", w.left)
+	}
+	w.active++
+	w.failed(disk, off, length)
+	if w.todo != 2 || w.left != 2*ChunkSize || w.active != 0 {
+		t.Fatalf("after a failure %d to do, %d bytes left", w.todo, w.left)
 	}
 }

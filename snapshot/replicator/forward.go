@@ -39,7 +39,11 @@ func (r *Replicator) forward(disk int, off, length int64, data []byte) error {
 		case r.outdated:
 			// A link attached from now on compares what is on the source, and
 			// this write is there.
-			return nil
+			_, err := r.work.add(disk, off, length)
+			if err == nil {
+				return nil
+			}
+			r.hold(err)
 		default:
 			r.stall(since)
 			sending = time.Now()
@@ -61,14 +65,34 @@ func (r *Replicator) stall(since time.Time) {
 	r.stalled.count--
 }
 
-// recheckRange puts a range into the compare.
+// hold makes a write wait that a process after this one would not know of; r.mu
+// is held.
+func (r *Replicator) hold(err error) {
+	r.log.Error("a write waits: it cannot be recorded for the resync", "error", err)
+	r.mu.Unlock()
+	time.Sleep(holdFor)
+	r.mu.Lock()
+}
+
+const holdFor = 100 * time.Millisecond
+
+// recheckRange puts a range into the compare, that of the next link if there is
+// none.
 func (r *Replicator) recheckRange(disk int, off, length int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.link != nil && length > 0 {
-		r.link.work.add(disk, off, length)
-		r.link.disturbed++
-		r.link.wakeWorkers()
+	if length == 0 {
+		return
+	}
+	added, err := r.work.add(disk, off, length)
+	for err != nil && !r.closed {
+		r.hold(err)
+		_, err = r.work.add(disk, off, length)
+	}
+	if l := r.link; l != nil {
+		l.goal += added
+		l.disturbed++
+		l.wakeWorkers()
 		r.wakeKeeper()
 	}
 }

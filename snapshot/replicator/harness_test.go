@@ -63,8 +63,12 @@ type rig struct {
 	owner    *Replicator
 	replicas map[string]*undo.Disk
 	receiver *Receiver
+	identity *Identity
+	dir      string
+	opts     Options
 	cancel   context.CancelFunc
 	served   chan error
+	parting  sync.WaitGroup // of the peer's sides
 
 	mu       sync.Mutex
 	degrade  func(context.Context) error
@@ -114,14 +118,40 @@ func newRig(t testing.TB, size int, change func(*Options)) *rig {
 	if change != nil {
 		change(&opts)
 	}
+	g.dir, g.opts = dir, opts
+	g.openIdentity("boot")
+	g.serve()
+	return g
+}
+
+// openIdentity is a start of the peer's agent in a boot of its host.
+func (g *rig) openIdentity(boot string) {
+	g.t.Helper()
+	if g.receiver != nil {
+		g.receiver.Stop()
+		g.identity.close()
+	}
+	var images []string
+	for _, name := range names {
+		images = append(images, filepath.Join(g.dir, name))
+	}
 	var err error
-	g.owner, err = New(opts, quiet())
-	must(t, err)
-	g.receiver = NewReceiver(ReceiverOptions{Guest: "g", Epoch: 3, Disks: g.replicas}, quiet())
+	g.identity, err = OpenIdentity(filepath.Join(g.dir, "identity"), boot, images)
+	must(g.t, err)
+	g.receiver = NewReceiver(ReceiverOptions{Guest: "g", Epoch: 3, Disks: g.replicas, Identity: g.identity}, quiet())
+}
+
+// serve is a start of the owner's agent.
+func (g *rig) serve() {
+	g.t.Helper()
+	owner, err := New(g.opts, quiet())
+	must(g.t, err)
+	g.mu.Lock()
+	g.owner = owner
+	g.mu.Unlock()
 	ctx, cancel := context.WithCancel(context.Background())
 	g.cancel = cancel
-	go func() { g.served <- g.owner.Serve(ctx, Listeners{}) }()
-	return g
+	go func() { g.served <- owner.Serve(ctx, Listeners{}) }()
 }
 
 // stop ends the owner's side.
@@ -129,6 +159,7 @@ func (g *rig) stop() {
 	g.t.Helper()
 	g.cancel()
 	must(g.t, <-g.served)
+	g.parting.Wait()
 }
 
 func (g *rig) counts() (degraded, synced int) {
@@ -165,7 +196,8 @@ func pipe() (a, b *wire.Conn) {
 // attach connects both sides.
 func (g *rig) attach() *connection {
 	c := g.attachTo(nil)
-	go func() { c.parted <- g.receiver.Serve(context.Background(), c.peer) }()
+	receiver := g.receiver
+	g.parting.Go(func() { c.parted <- receiver.Serve(context.Background(), c.peer) })
 	return c
 }
 
@@ -174,7 +206,7 @@ func (g *rig) attachTo(play func(peer *wire.Conn)) *connection {
 	c := &connection{lost: make(chan error, 1), parted: make(chan error, 1)}
 	owner, peer := pipe()
 	c.owner, c.peer = owner, &muted{Conn: peer}
-	go func() { c.lost <- g.owner.Attach(context.Background(), c.owner) }()
+	go func() { c.lost <- g.owner.Attach(context.Background(), c.owner, Peer{g.identity.Value()}) }()
 	if play != nil {
 		go func() {
 			play(peer)

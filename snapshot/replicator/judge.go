@@ -101,7 +101,7 @@ func (p *verification) count(left []*suspect, v *Verified) {
 	p.l.r.mu.Lock()
 	defer p.l.r.mu.Unlock()
 	for _, s := range left {
-		quiet := len(s.watch.touched) == 0 && p.l.disturbed == s.disturbed && p.l.work.finished()
+		quiet := len(s.watch.touched) == 0 && p.l.disturbed == s.disturbed && p.l.r.work.finished()
 		if !quiet {
 			s.differing = 0
 		} else if s.differing++; s.differing == roundsToTrust {
@@ -133,7 +133,7 @@ func (l *link) observe(b *batch) int {
 	defer l.r.mu.Unlock()
 	b.touched = nil
 	l.watched[b] = struct{}{}
-	if !l.work.finished() {
+	if !l.r.work.finished() {
 		return -1
 	}
 	return l.disturbed

@@ -67,13 +67,13 @@ func (r *Replicator) due(now time.Time) (call func(context.Context) error, wait 
 		return nil, time.Hour, changed
 	case l != nil && l.distrusted && l.ctx.Err() == nil:
 		return func(ctx context.Context) error { return r.condemn(ctx, l) }, 0, changed
-	case l != nil && l.work.finished() && !l.ready:
+	case l != nil && r.work.finished() && !l.ready:
 		// From here on the replica may count, whatever becomes of the call: a
 		// lost link needs a Degrade again.
 		r.outdated = false
 		round := l.round
 		return func(context.Context) error { return r.announce(l, round) }, 0, changed
-	case l != nil && !l.work.finished():
+	case l != nil && !r.work.finished():
 		return nil, progressEvery, changed
 	case l == nil && !r.outdated && r.stalled.count > 0:
 		if wait := r.opts.AckDeadline - now.Sub(r.stalled.since); wait > 0 {

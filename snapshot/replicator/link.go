@@ -33,7 +33,6 @@ type link struct {
 	lose   context.CancelCauseFunc
 	over   chan struct{} // closed when every goroutine has ended
 	wake   chan struct{} // for the sender
-	work   work
 	idle   chan struct{} // wakes workers
 
 	queue    []frame
@@ -46,6 +45,9 @@ type link struct {
 	batches  map[*batch]struct{} // being examined
 	round    int                 // full compares asked for
 	began    time.Time           // the compare of this round
+	full     bool                // it is one of everything
+	goal     int64               // bytes that it is about
+	allowed  time.Time           // when the next batch may be begun, with a Rate
 	ready    bool                // InSync returned nil for this round
 	sent     int64
 	differed []Range // what was sent, the first ones
@@ -55,16 +57,22 @@ type link struct {
 	distrusted bool                // a Verify found a difference
 }
 
+// Peer is what the peer said of its replica before the stream. The zero Peer is
+// one that says nothing.
+type Peer struct {
+	Replica []byte // its Identity
+}
+
 // Attach runs the replication over stream until it is lost, ctx ends or a newer
 // stream is attached; it returns why, never nil. It closes the stream. Attach
 // only when every disk's mirror job runs: the compare starts at once.
-func (r *Replicator) Attach(ctx context.Context, stream Stream) error {
-	l, err := r.install(ctx, stream)
+func (r *Replicator) Attach(ctx context.Context, stream Stream, peer Peer) error {
+	l, err := r.install(ctx, stream, peer)
 	if err != nil {
 		stream.Close()
 		return err
 	}
-	r.log.Info("replication link attached", "epoch", r.opts.Epoch)
+	r.log.Info("replication link attached", "epoch", r.opts.Epoch, "compare", l.goal)
 	var running sync.WaitGroup
 	for _, run := range []func() error{l.send, l.receive, l.watch} {
 		running.Go(func() {
@@ -90,10 +98,10 @@ func (r *Replicator) Attach(ctx context.Context, stream Stream) error {
 }
 
 // install makes the link the present one, after the end of the one before.
-func (r *Replicator) install(ctx context.Context, stream Stream) (*link, error) {
+func (r *Replicator) install(ctx context.Context, stream Stream, peer Peer) (*link, error) {
 	l := &link{
 		r: r, stream: stream, over: make(chan struct{}), wake: make(chan struct{}, 1),
-		idle: make(chan struct{}, workers), work: newWork(r.opts.Disks),
+		idle:     make(chan struct{}, workers),
 		requests: map[uint64]*hashCall{}, batches: map[*batch]struct{}{},
 	}
 	for {
@@ -111,14 +119,17 @@ func (r *Replicator) install(ctx context.Context, stream Stream) (*link, error) 
 		return nil, fmt.Errorf("attach a replication link to %s: %w", r.opts.Guest, ErrClosed)
 	}
 	l.ctx, l.lose = context.WithCancelCause(ctx)
-	hello := &Hello{Guest: r.opts.Guest, Epoch: r.opts.Epoch}
+	if err := r.know(peer); err != nil {
+		return nil, fmt.Errorf("attach a replication link to %s: %w", r.opts.Guest, err)
+	}
+	hello := &Hello{Guest: r.opts.Guest, Epoch: r.opts.Epoch, Replica: peer.Replica}
 	for _, d := range r.opts.Disks {
 		hello.Disks = append(hello.Disks, DiskInfo{Name: d.Name, Size: d.Size})
 	}
 	l.heard = time.Now()
 	l.began = l.heard
 	l.push(frame{KindHello, hello})
-	l.work.addAll()
+	l.goal, l.full = r.work.left, r.work.left == r.total
 	r.link = l
 	r.broadcast()
 	return l, nil
@@ -147,7 +158,7 @@ func (r *Replicator) release(l *link) {
 
 // phase is what the link has reached; r.mu is held.
 func (l *link) phase() Phase {
-	if l.ready && l.work.finished() && !l.distrusted {
+	if l.ready && l.r.work.finished() && !l.distrusted {
 		return InSync
 	}
 	return Resync

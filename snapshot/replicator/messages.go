@@ -50,11 +50,13 @@ type DiskInfo struct {
 	Size int64
 }
 
-// Hello opens a stream.
+// Hello opens a stream. Replica is the identity that the owner takes the replica
+// for; empty: any.
 type Hello struct {
-	Guest string
-	Epoch uint64
-	Disks []DiskInfo
+	Guest   string
+	Epoch   uint64
+	Disks   []DiskInfo
+	Replica []byte `msgpack:",omitempty"`
 }
 
 // Write stores Data at Offset. Id rises by one with every Write, Zero and

@@ -203,7 +203,7 @@ func (p *protected) attach() *connection {
 	must(p.t, err)
 	c := &connection{owner: wire.NewConn(a, wire.Options{}), peer: &muted{Conn: wire.NewConn(b, wire.Options{})},
 		lost: make(chan error, 1), parted: make(chan error, 1)}
-	go func() { c.lost <- p.owner.Attach(context.Background(), c.owner) }()
+	go func() { c.lost <- p.owner.Attach(context.Background(), c.owner, Peer{}) }()
 	go func() { c.parted <- p.receiver.Serve(context.Background(), c.peer) }()
 	return c
 }
@@ -320,7 +320,7 @@ func TestQemuStopsQuicklyDuringTheCompare(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 3))
 	longest, during := time.Duration(0), 0
 	for range 40 {
-		p.owner.Recheck()
+		must(t, p.owner.Recheck())
 		p.qmp("cont", "")
 		off := random.IntN(qemuDisk - 1<<20)
 		p.io(fmt.Sprintf("aio_write -q -P %d %d 64k", 1+random.IntN(255), off/512*512))

@@ -1,6 +1,7 @@
 package replicator
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,8 @@ var (
 	ErrStaleEpoch = errors.New("owner's epoch is stale")
 	// ErrOtherDisks refuses an owner whose guest or disks are not the replica's.
 	ErrOtherDisks = errors.New("owner's disks are not those of the replica")
+	// ErrOtherReplica refuses an owner who takes the replica for what it is not.
+	ErrOtherReplica = errors.New("replica is not the one that the owner knows")
 	// ErrLinkLost ends WaitMark when no stream can bring the marker any more.
 	ErrLinkLost = errors.New("replication link is lost")
 )
@@ -28,6 +31,7 @@ type ReceiverOptions struct {
 	Epoch      uint64                // least epoch an owner must have
 	Disks      map[string]*undo.Disk // all disks of the guest, by name; stay the caller's
 	FlushEvery time.Duration         // longest time a write stays only in memory (1 s)
+	Identity   *Identity             // nil: none, every owner compares everything
 }
 
 // Receiver is the peer's side for one guest. It outlives streams: each Serve
@@ -47,6 +51,8 @@ type Receiver struct {
 	mark       uint64        // newest marker of all disks
 	changed    chan struct{} // closed and made anew when stream, stopped or mark change
 	dirty      bool          // written since the last flush began
+
+	syncing sync.Mutex // one Sync at a time, with what becomes of its failure
 }
 
 // NewReceiver makes a Receiver; nothing happens before Serve.
@@ -70,8 +76,11 @@ func (r *Receiver) Stop() {
 	r.broadcast()
 }
 
-// Sync makes everything applied so far durable, undo logs before data.
+// Sync makes everything applied so far durable, undo logs before data. What is
+// lost when that fails nobody knows: the replica is another one from then on.
 func (r *Receiver) Sync() error {
+	r.syncing.Lock()
+	defer r.syncing.Unlock()
 	r.mu.Lock()
 	r.dirty = false
 	r.mu.Unlock()
@@ -80,7 +89,7 @@ func (r *Receiver) Sync() error {
 			r.mu.Lock()
 			r.dirty = true
 			r.mu.Unlock()
-			return fmt.Errorf("flush replica disk %s: %w", name, err)
+			return r.spoilt(fmt.Errorf("flush replica disk %s: %w", name, err))
 		}
 	}
 	return nil
@@ -114,6 +123,39 @@ func (r *Receiver) WaitMark(ctx context.Context, sequence uint64) error {
 	}
 }
 
+// spoilt is for an error that leaves the content of a disk unknown.
+func (r *Receiver) spoilt(err error) error {
+	if errors.Is(err, undo.ErrClosed) {
+		return err
+	}
+	return errors.Join(err, r.opts.Identity.Renew())
+}
+
+// rest makes everything durable while no stream writes, and keeps that so it is
+// known after a boot of this host. It does nothing while one does, or after Stop.
+func (r *Receiver) rest() error {
+	if err := r.Sync(); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stream != nil || r.dirty || r.stopped {
+		return nil
+	}
+	return r.opts.Identity.Rest()
+}
+
+// Close is Stop, and leaves everything durable for whoever opens the replica next.
+func (r *Receiver) Close() error {
+	r.Stop()
+	err := r.Sync()
+	if err == nil {
+		err = r.opts.Identity.Rest()
+	}
+	r.opts.Identity.close()
+	return err
+}
+
 // broadcast wakes WaitMark; r.mu is held.
 func (r *Receiver) broadcast() {
 	close(r.changed)
@@ -144,6 +186,11 @@ func (r *Receiver) admit(stream Stream, hello Hello) ([]*undo.Disk, uint64, erro
 		return nil, 0, ErrStopped
 	case hello.Epoch < r.epoch:
 		return nil, 0, fmt.Errorf("epoch %d, here it is %d: %w", hello.Epoch, r.epoch, ErrStaleEpoch)
+	case len(hello.Replica) > 0 && !bytes.Equal(hello.Replica, r.opts.Identity.Value()):
+		return nil, 0, ErrOtherReplica
+	}
+	if err := r.opts.Identity.Wake(); err != nil {
+		return nil, 0, err
 	}
 	r.epoch = hello.Epoch
 	r.generation++

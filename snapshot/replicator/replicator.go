@@ -1,6 +1,7 @@
 package replicator
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -49,6 +50,8 @@ type Options struct {
 	Epoch uint64
 	Disks []Disk
 
+	Map MapOptions // where what may differ is kept for a process after this one
+
 	AckDeadline    time.Duration // longest silence of the peer while writes wait (1 s)
 	MaxStall       time.Duration // longest wait of one write on a slow but living link (5 s)
 	DegradeTimeout time.Duration // bound of one call of Degrade (3 s)
@@ -63,6 +66,9 @@ type Options struct {
 	// returned nil. ctx ends when the link is lost; the next Degrade waits for
 	// the return.
 	InSync func(ctx context.Context) error
+	// Rate, if set, is how many bytes of the disks a compare may examine a second;
+	// 0: as many as it can. It is asked often.
+	Rate func() int64
 	// Changed, if set, is told the state at every change and four times a second
 	// during a compare. It must return soon.
 	Changed func(State)
@@ -83,8 +89,10 @@ type State struct {
 	Phase    Phase
 	Outdated bool      // the replica is durably outdated: guest writes do not wait for a lost link
 	Compared int64     // bytes of the present compare that are done
-	Total    int64     // bytes of all disks
+	Total    int64     // bytes it is about; without a link, those of all disks
+	Full     bool      // it compares everything, and not only what may differ
 	Sent     int64     // bytes that differed in the present compare
+	Dirty    int64     // bytes that may differ, to the chunk
 	Waiting  int       // guest writes that are not acknowledged yet
 	Since    time.Time // the present compare began
 }
@@ -113,6 +121,10 @@ type Replicator struct {
 	outdated bool
 	closed   bool
 	changed  chan struct{} // closed and made anew when one of the above changes
+	work     work          // what may differ from the replica
+	replica  []byte        // the Identity that work is about; nil: everything is in it
+	loaded   bool          // work came from an earlier process
+	expected []bool        // disks whose mirrors come back after that
 	stalled  stalled
 	waiting  int
 }
@@ -143,7 +155,50 @@ func New(opts Options, log *slog.Logger) (*Replicator, error) {
 		names[d.Name] = true
 		r.total += d.Size
 	}
-	return r, nil
+	return r, r.open()
+}
+
+// open makes the work everything, or what an earlier process left of it.
+func (r *Replicator) open() error {
+	r.work, r.expected = newWork(r.opts.Disks), make([]bool, len(r.opts.Disks))
+	file, known, replica, err := openMap(r.opts.Map, r.opts.Guest, r.opts.Epoch, r.opts.Disks)
+	if err != nil {
+		return fmt.Errorf("replicator of %s: %w", r.opts.Guest, err)
+	}
+	if known == nil {
+		_ = r.work.addAll() // as the file says already
+		r.work.file = file
+		return nil
+	}
+	r.loaded, r.replica = true, replica
+	for i, words := range known {
+		_, _ = r.work.or(i, 0, len(words), func(word int) uint64 { return words[word] })
+		r.expected[i] = true
+	}
+	r.work.file = file
+	r.log.Info("what may differ from the replica is known from an earlier process", "bytes", r.work.left)
+	return nil
+}
+
+// know makes the work what may differ from the peer's replica: everything if it
+// is not the one that is known; r.mu is held.
+func (r *Replicator) know(peer Peer) error {
+	if len(peer.Replica) > 0 && bytes.Equal(peer.Replica, r.replica) {
+		return nil
+	}
+	r.replica = nil
+	if err := r.work.addAll(); err != nil {
+		return err
+	}
+	r.replica = peer.Replica
+	return r.work.file.about(peer.Replica)
+}
+
+func (r *Replicator) rate() int64 {
+	if r.opts.Rate == nil {
+		return 0
+	}
+	return r.opts.Rate()
 }
 
 func setDefault(d *time.Duration, value time.Duration) {
@@ -160,10 +215,10 @@ func (r *Replicator) State() State {
 }
 
 func (r *Replicator) state() State {
-	s := State{Phase: Detached, Outdated: r.outdated, Total: r.total, Waiting: r.waiting}
+	s := State{Phase: Detached, Outdated: r.outdated, Total: r.total, Dirty: r.work.left, Waiting: r.waiting}
 	if l := r.link; l != nil {
 		s.Phase = l.phase()
-		s.Compared, s.Sent, s.Since = l.work.compared(), l.sent, l.began
+		s.Compared, s.Total, s.Full, s.Sent, s.Since = l.goal-r.work.left, l.goal, l.full, l.sent, l.began
 	}
 	return s
 }
@@ -183,20 +238,25 @@ func (r *Replicator) Mark(_ context.Context, sequence uint64) error {
 	return nil
 }
 
-// Recheck compares everything again, and calls InSync again after it: for when
-// the mirror was rebuilt or is not trusted. If guest writes can have gone past
-// the mirror, outdate the replica before.
-func (r *Replicator) Recheck() {
+// Recheck compares everything again, over the present link or the next one, and
+// calls InSync again after it: for when the mirror is rebuilt, before that begins,
+// or is not trusted. If guest writes can have gone past the mirror, outdate the
+// replica before. An error means that a process after this one could trust it.
+func (r *Replicator) Recheck() error {
 	r.mu.Lock()
+	r.loaded = false
+	clear(r.expected)
+	err := r.work.addAll()
 	if l := r.link; l != nil {
 		l.ready, l.sent, l.differed, l.began = false, 0, nil, time.Now()
+		l.goal, l.full = r.work.left, true
 		l.round++
 		l.disturbed++
-		l.work.addAll()
 		l.wakeWorkers()
 	}
 	r.mu.Unlock()
 	r.wakeKeeper()
+	return err
 }
 
 // broadcast tells those that wait that link, outdated or closed changed; r.mu

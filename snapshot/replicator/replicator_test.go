@@ -236,7 +236,7 @@ func TestRecheckFindsWhatWentPastTheMirror(t *testing.T) {
 		if g.same() == nil {
 			t.Fatal("nothing to find")
 		}
-		g.owner.Recheck()
+		must(t, g.owner.Recheck())
 		s := settled(g, InSync)
 		must(t, g.same())
 		if _, synced := g.counts(); synced != 2 || s.Sent != ChunkSize {
@@ -276,7 +276,7 @@ func TestNewerLinkReplacesTheOlder(t *testing.T) {
 		settled(g, InSync)
 		must(t, g.same())
 		g.stop()
-		if _, peer := pipe(); g.owner.Attach(t.Context(), peer) == nil {
+		if _, peer := pipe(); g.owner.Attach(t.Context(), peer, Peer{}) == nil {
 			t.Error("attached after the end")
 		}
 	})

@@ -69,7 +69,7 @@ func (r *Replicator) Serve(ctx context.Context, listeners Listeners) error {
 		if servers[d.Socket] == nil {
 			servers[d.Socket] = map[string]nbd.Export{}
 		}
-		servers[d.Socket][d.Name] = nbd.Export{Device: &device{r: r, index: i}, Exclusive: true, Connected: r.connected(d.Name)}
+		servers[d.Socket][d.Name] = nbd.Export{Device: &device{r: r, index: i}, Exclusive: true, Connected: r.connected(i)}
 	}
 	var running sync.WaitGroup
 	failures := make(chan error, len(listeners))
@@ -88,17 +88,44 @@ func (r *Replicator) Serve(ctx context.Context, listeners Listeners) error {
 	if l := r.current(); l != nil {
 		<-l.over
 	}
+	r.mu.Lock()
+	r.work.file.close() // the file stays, for a process after this one
+	r.mu.Unlock()
 	close(failures)
 	return <-failures
 }
 
 // connected is called as QEMU's mirror has connected. What happened between two
-// connections nobody knows, so all is compared again.
-func (r *Replicator) connected(disk string) func() {
+// connections nobody knows, so all is compared again; but for the one with which
+// the mirrors of a map that was loaded come back, for which Keep answers.
+func (r *Replicator) connected(disk int) func() {
 	return func() {
-		r.log.Info("mirror connected", "disk", disk)
-		r.Recheck()
+		r.log.Info("mirror connected", "disk", r.opts.Disks[disk].Name)
+		r.mu.Lock()
+		expected := r.expected[disk]
+		r.expected[disk] = false
+		r.mu.Unlock()
+		if expected {
+			return
+		}
+		if err := r.Recheck(); err != nil {
+			r.log.Error("everything is compared again, but not if this agent is killed now", "error", err)
+		}
 	}
+}
+
+// Loaded says whether what may differ is known from an earlier process, and which
+// disks' mirrors have not connected since. It holds as long as the mirror jobs of
+// that time are good: the caller looks, and calls Recheck if they are not.
+func (r *Replicator) Loaded() (loaded bool, missing []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i, d := range r.opts.Disks {
+		if r.expected[i] {
+			missing = append(missing, d.Name)
+		}
+	}
+	return r.loaded, missing
 }
 
 // close refuses further writes and lets those that wait go.

@@ -2,6 +2,7 @@ package replicator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -45,6 +46,9 @@ func (r *Receiver) Serve(ctx context.Context, stream Stream) error {
 	}
 	s.complain(err)
 	r.log.Warn("replica stops following its owner", "reason", err)
+	if failed := r.rest(); failed != nil && !errors.Is(failed, undo.ErrClosed) {
+		r.log.Warn("the replica's disks were not made durable", "error", failed)
+	}
 	return fmt.Errorf("replica of %s: %w", r.opts.Guest, err)
 }
 

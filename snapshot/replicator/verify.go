@@ -140,10 +140,11 @@ func (r *Replicator) condemn(ctx context.Context, l *link) error {
 	}
 	r.mu.Lock()
 	r.outdated = true
+	err := r.work.addAll()
 	r.broadcast()
 	r.mu.Unlock()
 	l.lose(ErrDiffers)
-	return nil
+	return err
 }
 
 // Differences are the parts that the present link's compare has sent so far, the

@@ -1,0 +1,91 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"vmctl/node/api"
+	"vmctl/node/e2e/lab"
+)
+
+// TestPartialResync cuts the way to the peer while the guest writes: when it is
+// back only what was written is sent, also if the owner's agent was killed
+// meanwhile. After a power cut of the owner everything is compared.
+func TestPartialResync(t *testing.T) {
+	b := newBench(t, "--protection", "resume")
+	pid := b.A.QEMU(t.Context(), b.vm.UUID)
+	first := b.saved.Replica.Resync
+	if first == nil || first.Kind != api.ResyncFull || first.TotalBytes < 64<<20 {
+		t.Errorf("the first copy: %+v", first)
+	}
+	b.must(b.Cut(t.Context(), b.A, b.B))
+	b.writesAlone(0)
+	b.must(b.Heal(t.Context()))
+	b.resynced("after a cut", api.ResyncPartial)
+
+	b.must(b.Cut(t.Context(), b.A, b.B))
+	dirty := b.writesAlone(0)
+	b.must(b.A.KillAgent())
+	b.must(b.A.StartAgent(t.Context()))
+	b.writesAlone(dirty)
+	b.must(b.Heal(t.Context()))
+	if v := b.resynced("after a kill", api.ResyncPartial); v.PID != pid {
+		t.Errorf("QEMU is process %d, it was %d", v.PID, pid)
+	}
+
+	b.must(b.A.KillAgent()) // in sync: nothing has to be compared
+	b.must(b.A.StartAgent(t.Context()))
+	b.resynced("after a kill in sync", api.ResyncPartial)
+
+	b.must(b.Cut(t.Context(), b.A, b.B))
+	b.writesAlone(0)
+	b.must(b.A.PowerCut(t.Context()))
+	b.must(b.Heal(t.Context()))
+	b.must(b.A.PowerOn(t.Context()))
+	b.resynced("after a power cut", api.ResyncFull)
+}
+
+// writesAlone waits until the guest has written more to its disks than its replica
+// has, and for a while goes on.
+func (b *bench) writesAlone(more int64) (dirty int64) {
+	b.t.Helper()
+	v, err := b.A.WaitState(b.t.Context(), 30*time.Second, func(v api.VM) error {
+		switch {
+		case v.Replica == nil || v.Replica.State == "synced" || v.Replica.Resync == nil:
+			return errors.New("the replica still counts")
+		case v.Replica.Resync.DirtyBytes <= more:
+			return fmt.Errorf("%d bytes are dirty", v.Replica.Resync.DirtyBytes)
+		}
+		return nil
+	})
+	b.must(err)
+	before, _, _ := b.recorder.Last()
+	b.must(lab.Eventually(b.t.Context(), 20*time.Second, func() error {
+		// Each step of the guest's work waits for its disk.
+		if now, _, _ := b.recorder.Last(); now.Counter < before.Counter+2*lab.Rate {
+			return fmt.Errorf("the guest stands still: counter %d, then %d", before.Counter, now.Counter)
+		}
+		return nil
+	}))
+	return v.Replica.Resync.DirtyBytes
+}
+
+// resynced waits for a replica that counts, and looks how it came about.
+func (b *bench) resynced(what, kind string) api.VM {
+	b.t.Helper()
+	v := b.synced(b.A)
+	r := v.Replica.Resync
+	b.t.Logf("%s: %+v", what, r)
+	if r.Kind != kind || kind == api.ResyncPartial && (r.TotalBytes > 16<<20 || r.SentBytes > r.TotalBytes) || r.TotalBytes < r.SentBytes {
+		b.t.Errorf("%s: %+v, want %s", what, r, kind)
+	}
+	out, err := b.A.CLI(b.t.Context(), "vm", "verify", lab.GuestName)
+	b.must(err)
+	if !strings.Contains(out, "equal") {
+		b.t.Errorf("%s: %s", what, out)
+	}
+	return v
+}

@@ -1,0 +1,166 @@
+package replicator
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+)
+
+// Identity names the content of a replica: as long as it stays the same, nothing
+// but the streams that were admitted under it has changed a byte. It is kept in a
+// file beside the replica, and replaced by Renew, and by OpenIdentity
+//
+//   - after a boot of this host, unless everything was durable and no stream
+//     served when the host went down (Rest): what was applied may be lost;
+//   - when an image is another file than it was.
+type Identity struct {
+	path string
+	mu   sync.Mutex
+	rec  identityRecord
+	shut bool // the file is another Identity's
+}
+
+type identityRecord struct {
+	ID     []byte   `json:"id"`
+	Boot   string   `json:"boot"`
+	Rests  bool     `json:"rests"`
+	Images []uint64 `json:"images"` // inodes
+}
+
+// OpenIdentity opens the identity of a replica that is held open by nobody else;
+// path is its file, boot the present boot of this host, images its disks.
+func OpenIdentity(path, boot string, images []string) (*Identity, error) {
+	i := &Identity{path: path}
+	var inodes []uint64
+	for _, image := range images {
+		info, err := os.Stat(image)
+		if err != nil {
+			return nil, fmt.Errorf("open the identity of a replica: %w", err)
+		}
+		stat, _ := info.Sys().(*syscall.Stat_t)
+		inodes = append(inodes, stat.Ino)
+	}
+	raw, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(raw, &i.rec)
+	}
+	if err != nil || len(i.rec.ID) == 0 || !slices.Equal(i.rec.Images, inodes) || i.rec.Boot != boot && !i.rec.Rests {
+		i.rec = identityRecord{ID: newID()}
+	}
+	i.rec.Boot, i.rec.Images, i.rec.Rests = boot, inodes, false
+	if err := i.write(); err != nil {
+		return nil, err
+	}
+	return i, nil
+}
+
+func newID() []byte {
+	id := make([]byte, 16)
+	_, _ = rand.Read(id) // never fails
+	return id
+}
+
+// Value is the identity; nil: none that anything could be known about.
+func (i *Identity) Value() []byte {
+	if i == nil {
+		return nil
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return slices.Clone(i.rec.ID)
+}
+
+// Renew says that the content is not what it was. After an error there is no
+// identity.
+func (i *Identity) Renew() error {
+	if i == nil {
+		return nil
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.rec.ID, i.rec.Rests = newID(), false
+	if err := i.write(); err != nil {
+		i.rec.ID = nil
+		if i.shut {
+			return err
+		}
+		// A process after this one must not find the old one either.
+		return errors.Join(err, os.Remove(i.path))
+	}
+	return nil
+}
+
+// Rest says that everything is durable and nobody writes.
+func (i *Identity) Rest() error { return i.rests(true) }
+
+// Wake takes Rest back, durably. It is called before anything is written.
+func (i *Identity) Wake() error { return i.rests(false) }
+
+func (i *Identity) rests(now bool) error {
+	if i == nil {
+		return nil
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.rec.ID == nil || i.rec.Rests == now {
+		return nil
+	}
+	i.rec.Rests = now
+	err := i.write()
+	if err != nil {
+		i.rec.Rests = true // for all we know: Wake has to succeed before a write
+	}
+	return err
+}
+
+// close lets go of the file: another Identity may be opened on it.
+func (i *Identity) close() {
+	if i != nil {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		i.shut = true
+	}
+}
+
+var errShut = errors.New("the identity of a replica is closed")
+
+// write replaces the file, durably.
+func (i *Identity) write() error {
+	if i.shut {
+		return errShut
+	}
+	raw, err := json.Marshal(i.rec)
+	if err == nil {
+		err = replaceFile(i.path, raw)
+	}
+	if err != nil {
+		return fmt.Errorf("keep the identity of a replica: %w", err)
+	}
+	return nil
+}
+
+func replaceFile(path string, content []byte) error {
+	temporary := path + ".tmp"
+	file, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(content)
+	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(temporary, path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
