@@ -86,7 +86,7 @@ func (n *Node) view(ctx context.Context, g *guest) api.VM {
 	v := api.VM{
 		Name: spec.Name, UUID: g.id, State: string(vm.StateStopped), Reason: g.status.failure, Owner: string(g.owner), Epoch: g.epoch,
 		Node: n.config.Name, Run: g.wanted(), Home: spec.Recovery.Home, CPUs: spec.CPUs, Memory: spec.Memory.String(), Spec: spec,
-		Protection: api.Protection{Level: spec.Protection.Level, IntervalSeconds: spec.Protection.IntervalSeconds},
+		Protection: api.Protection{Level: spec.Protection.Level, IntervalSeconds: spec.Protection.IntervalSeconds, ResyncRate: int64(spec.Protection.ResyncRate)},
 		SerialLog:  g.layout.SerialLog(), Restarts: len(g.status.restarts),
 	}
 	own := g.owner == ha.NodeID(n.config.Name)

@@ -223,6 +223,7 @@ func (g *guest) newProtector(m *machine) (*snapshot.Protector, error) {
 	config := snapshot.ProtectorConfig{
 		UUID: g.id, Epoch: m.epoch, Spec: specHash(spec), Counter: filepath.Join(g.layout.State, "sequence"),
 		Map:    replicator.MapOptions{Path: g.mapFile(), Instance: fmt.Sprintf("%s %d", bootID(), m.guard.PID()), Load: m.adopted},
+		Rate:   func() int64 { return int64(g.spec().Protection.ResyncRate) },
 		Mirror: mirror, Machine: m, Outdated: outdated, Degrade: g.detach, Synced: g.synced, Log: g.log,
 		Share: g.n.guests.share, Turns: g.n.guests.turns, PID: m.guard.PID(), Noted: func(kind, text string) { g.n.journal.record(warning, kind, g.name(), text) },
 	}

@@ -188,7 +188,11 @@ func (gs *guests) serveReplica(ctx context.Context, conn *wire.Conn, hello wire.
 		if standby, err = g.prepare(ctx, ha.NodeID(hello.Node), request); err != nil {
 			return nil, err
 		}
-		return openAnswer{Replica: standby.Says().Replica}, nil
+		if hello.Purpose != purposeDisks {
+			return openAnswer{}, nil
+		}
+		says, err := standby.Says()
+		return openAnswer{Replica: says.Replica}, err
 	})
 	if err == nil {
 		err = serve(standby, ctx, conn)

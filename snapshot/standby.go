@@ -54,6 +54,7 @@ func OpenStandby(ctx context.Context, config StandbyConfig) (_ *Standby, err err
 		}
 	}()
 	var paths []string
+	fresh := false
 	for _, d := range config.Disks {
 		if err := os.MkdirAll(filepath.Dir(d.Path), 0o700); err != nil {
 			return nil, fmt.Errorf("open the replica: %w", err)
@@ -63,6 +64,7 @@ func OpenStandby(ctx context.Context, config StandbyConfig) (_ *Standby, err err
 			return nil, fmt.Errorf("open the replica's disk %s: %w", d.Name, err)
 		}
 		s.disks[d.Name] = disk
+		fresh = fresh || disk.Fresh()
 		paths = append(paths, d.Path)
 	}
 	rc := replica.Config{Dir: config.Dir, RAMDir: config.RAMDir, Name: config.UUID, MaxRAM: config.MaxRAM, DiskPaths: paths, Log: config.Log}
@@ -72,6 +74,11 @@ func OpenStandby(ctx context.Context, config StandbyConfig) (_ *Standby, err err
 		}
 		if s.identity, err = replicator.OpenIdentity(filepath.Join(config.Dir, "identity"), config.BootID, paths); err != nil {
 			return nil, err
+		}
+		if fresh {
+			if err := s.identity.Renew(); err != nil {
+				return nil, err
+			}
 		}
 		s.receiver = replicator.NewReceiver(replicator.ReceiverOptions{Guest: config.UUID, Epoch: config.Epoch, Disks: s.disks, Identity: s.identity}, config.Log)
 		rc.Disks = (*standbyDisks)(s)
@@ -94,8 +101,14 @@ func (s *Standby) ServeCheckpoints(ctx context.Context, stream Stream) error {
 	return s.replica.Receive(ctx, stream)
 }
 
-// Says is what the owner has to know before it opens a stream of disk writes.
-func (s *Standby) Says() replicator.Peer { return replicator.Peer{Replica: s.identity.Value()} }
+// Says is what the owner has to know before it opens a stream of disk writes. What
+// has to be durable before one of them is made so here, where no write waits.
+func (s *Standby) Says() (replicator.Peer, error) {
+	if _, err := s.identity.Wake(); err != nil {
+		return replicator.Peer{}, err
+	}
+	return replicator.Peer{Replica: s.identity.Value()}, nil
+}
 
 // Status is where the replica stands.
 func (s *Standby) Status(ctx context.Context) (replica.Status, error) { return s.replica.Status(ctx) }

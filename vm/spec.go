@@ -75,6 +75,9 @@ type Protection struct {
 	Level string `yaml:"level,omitempty" json:"level" msgpack:"level"`
 	// IntervalSeconds is the time between two checkpoints.
 	IntervalSeconds float64 `yaml:"interval_seconds,omitempty" json:"interval_seconds,omitempty" msgpack:"interval_seconds,omitempty"`
+	// ResyncRate bounds how many bytes of its disks a second are compared with, and
+	// sent to, a replica that is made whole; 0: no bound.
+	ResyncRate Size `yaml:"resync_rate,omitempty" json:"resync_rate,omitempty" msgpack:"resync_rate,omitempty"`
 }
 
 // Interval is the time between two checkpoints.

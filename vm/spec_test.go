@@ -32,7 +32,7 @@ nics:
 kernel: /boot/vmlinuz
 initrd: /boot/initrd
 append: console=ttyS0 quiet
-protection: {level: resume, interval_seconds: 0.5}
+protection: {level: resume, interval_seconds: 0.5, resync_rate: 50M}
 restart: {policy: always, attempts: 5, window_seconds: 60, backoff_seconds: 1}
 isolation: stop
 recovery: {action: restart, priority: 5, after: [db, cache], attempts: 2, backoff_seconds: 3, failback: when-synced, settle_seconds: 30, home: a}
@@ -56,7 +56,7 @@ func TestParseSpec(t *testing.T) {
 		Disks:  []Disk{{Name: "root", Size: 10 * GiB, Format: "qcow2", Image: "/images/debian.qcow2"}, {Path: "/dev-disks/data.raw"}},
 		NICs:   []NIC{{Type: "user", Forward: []string{"tcp:127.0.0.1:8080:80"}}, {Bridge: "br0", MAC: "52:54:00:00:00:01"}},
 		Kernel: "/boot/vmlinuz", Initrd: "/boot/initrd", Append: "console=ttyS0 quiet",
-		Protection: Protection{Level: "resume", IntervalSeconds: 0.5},
+		Protection: Protection{Level: "resume", IntervalSeconds: 0.5, ResyncRate: 50 * MiB},
 		Restart:    Restart{Policy: "always", Attempts: 5, WindowSeconds: 60, BackoffSeconds: 1},
 		Isolation:  "stop",
 		Recovery: Recovery{Action: "restart", Priority: 5, After: []string{"db", "cache"}, Attempts: 2, BackoffSeconds: 3,

@@ -146,6 +146,9 @@ func (s Spec) checkBoot(f *findings) {
 
 func (s Spec) checkProtection(f *findings) {
 	p := s.Protection
+	if p.ResyncRate != 0 && p.ResyncRate < MiB {
+		f.add("protection resync_rate %v: use at least 1M, or 0 for no bound", p.ResyncRate)
+	}
 	switch p.Level {
 	case ProtectNone, ProtectRestart:
 		return

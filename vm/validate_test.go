@@ -76,7 +76,7 @@ func TestValidateRefuses(t *testing.T) {
 		{"bridge name", func(s *Spec) { s.NICs[0].Type, s.NICs[0].Bridge = NICBridge, "br0,script=x" }, "not the name"},
 		{"user with tap", func(s *Spec) { s.NICs[0].Tap = "t0" }, "takes no tap"},
 		{"tap resumed", func(s *Spec) {
-			s.NICs[0].Type, s.NICs[0].Tap, s.Protection = NICTap, "t0", Protection{"resume", 1}
+			s.NICs[0].Type, s.NICs[0].Tap, s.Protection = NICTap, "t0", Protection{"resume", 1, 0}
 		}, "use a bridge"},
 		{"forward on a bridge", func(s *Spec) {
 			s.NICs[0] = NIC{Type: NICBridge, Bridge: "br0", MAC: s.NICs[0].MAC, Forward: []string{"tcp:127.0.0.1:1:1"}}
@@ -87,9 +87,11 @@ func TestValidateRefuses(t *testing.T) {
 		{"append without kernel", func(s *Spec) { s.Append = "quiet" }, "need a kernel"},
 		{"append with newline", func(s *Spec) { s.Kernel, s.Append = raw, "a\nb" }, "one line"},
 		{"protection", func(s *Spec) { s.Protection.Level = "full" }, "use none, restart or resume"},
-		{"ft", func(s *Spec) { s.Protection = Protection{"ft", 1} }, "not available yet"},
-		{"interval", func(s *Spec) { s.Protection = Protection{"resume", math.NaN()} }, "interval_seconds"},
-		{"no interval", func(s *Spec) { s.Protection = Protection{"resume", 0} }, "interval_seconds"},
+		{"ft", func(s *Spec) { s.Protection = Protection{"ft", 1, 0} }, "not available yet"},
+		{"interval", func(s *Spec) { s.Protection = Protection{"resume", math.NaN(), 0} }, "interval_seconds"},
+		{"no interval", func(s *Spec) { s.Protection = Protection{"resume", 0, 0} }, "interval_seconds"},
+		{"resync rate", func(s *Spec) { s.Protection = Protection{"restart", 1, 1000} }, "resync_rate"},
+		{"negative resync rate", func(s *Spec) { s.Protection = Protection{"restart", 1, -1} }, "resync_rate"},
 		{"isolation", func(s *Spec) { s.Isolation = "thaw" }, "use freeze or stop"},
 		{"restart policy", func(s *Spec) { s.Restart.Policy = "sometimes" }, "on-failure"},
 		{"restart attempts", func(s *Spec) { s.Restart.Attempts = -1 }, "attempts"},

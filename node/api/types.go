@@ -76,6 +76,7 @@ type Protection struct {
 	Level           string  `json:"level"`
 	Now             string  `json:"now,omitempty"` // the level that holds now, as the owner says
 	IntervalSeconds float64 `json:"interval_seconds"`
+	ResyncRate      int64   `json:"resync_rate,omitempty"` // bytes a second; 0: no bound
 }
 
 // Checkpoint describes the newest one that the peer has committed.

@@ -91,7 +91,7 @@ func TestCreateSendsASpec(t *testing.T) {
 		"vm create web",
 		"vm create --start web",
 		"vm create web --cpus 2 --memory 1G --disk image=d.qcow2,size=20G,format=qcow2 --disk 5G,name=data --nic bridge=br0 " +
-			"--nic user,forward=tcp:127.0.0.1:80:80,forward=udp:127.0.0.1:53:53 --protection resume --interval 0.5 --restart never --isolation stop --autostart",
+			"--nic user,forward=tcp:127.0.0.1:80:80,forward=udp:127.0.0.1:53:53 --protection resume --interval 0.5 --resync-rate 50M --restart never --isolation stop --autostart",
 		"vm create --kernel vmlinuz --initrd /boot/initrd --append console=ttyS0,115200 --machine pc-q35-7.2 --cpu max,+x2apic --accel tcg web",
 		"vm create -f web.json", "vm create --file=" + file, "vm create -f -",
 		"vm set web --autostart=false --protection none", "vm set --memory 2G web",

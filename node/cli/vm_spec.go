@@ -33,6 +33,7 @@ func specFlags(change bool) []cli.Flag {
 		&cli.StringFlag{Name: "accel", Usage: "accelerator `NAME`: auto, kvm or tcg", DefaultText: otherwise("auto")},
 		&cli.StringFlag{Name: "protection", Usage: "`LEVEL`: none, restart (booted on the peer) or resume (goes on there)", DefaultText: otherwise("none")},
 		&cli.Float64Flag{Name: "interval", Usage: "`SECONDS` between two checkpoints", DefaultText: otherwise("0.5")},
+		&cli.StringFlag{Name: "resync-rate", Usage: "at most `SIZE` a second of its disks is compared or sent to make a replica whole; 0: no bound", DefaultText: otherwise("0")},
 		&cli.StringFlag{Name: "restart", Usage: "`WHEN` to start it again here after it ended: never, on-failure or always", DefaultText: otherwise("on-failure")},
 		&cli.StringFlag{Name: "isolation", Usage: "`WHAT` to do with it here when its lease ends: freeze it or stop it", DefaultText: otherwise("freeze")},
 		&cli.StringFlag{Name: "recovery", Usage: "`ACTION` of the peer when the owner has failed: resume, restart (boot it) or leave", DefaultText: otherwise("resume")},
@@ -82,6 +83,9 @@ func specFields(c *cli.Context) (map[string]any, error) {
 	}
 	if c.IsSet("interval") {
 		protection["interval_seconds"] = c.Float64("interval")
+	}
+	if c.IsSet("resync-rate") {
+		protection["resync_rate"] = c.String("resync-rate")
 	}
 	if len(protection) > 0 {
 		fields["protection"] = protection

@@ -81,7 +81,7 @@ func TestCompareGoesOnAfterACut(t *testing.T) {
 func TestEverythingIsCompared(t *testing.T) {
 	for name, change := range map[string]func(g *rig){
 		"another replica":              func(g *rig) { must(g.t, g.identity.Renew()) },
-		"peer's host went down":        func(g *rig) { must(g.t, g.identity.Wake()); g.openIdentity("other boot") },
+		"peer's host went down":        func(g *rig) { g.wake(); g.openIdentity("other boot") },
 		"a replica without identity":   func(g *rig) { g.identity, g.receiver.opts.Identity = nil, nil },
 		"a mirror that connects anew":  func(g *rig) { g.owner.connected(1)() },
 		"an image that another one is": func(g *rig) { otherFile(g.t, filepath.Join(g.dir, names[0])); g.openIdentity("boot") },
@@ -111,6 +111,13 @@ func TestEverythingIsCompared(t *testing.T) {
 			g.stop()
 		})
 	})
+}
+
+// wake makes a stream possible.
+func (g *rig) wake() {
+	g.t.Helper()
+	_, err := g.identity.Wake()
+	must(g.t, err)
 }
 
 // otherFile puts a copy in a file's place.
@@ -312,7 +319,7 @@ func TestReplicaEqualsTheDiskWhoeverIsKilled(t *testing.T) {
 				}
 				if random.IntN(6) == 0 { // a power cut of the peer
 					g.receiver.Stop()
-					must(t, g.identity.Wake())
+					g.wake()
 					g.openIdentity(fmt.Sprint(random.Uint64()))
 					g.spoil("d0", random.Int64N(int64(size)))
 				}

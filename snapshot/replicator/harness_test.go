@@ -205,6 +205,9 @@ func (g *rig) attach() *connection {
 func (g *rig) attachTo(play func(peer *wire.Conn)) *connection {
 	c := &connection{lost: make(chan error, 1), parted: make(chan error, 1)}
 	owner, peer := pipe()
+	if _, err := g.identity.Wake(); err != nil {
+		g.t.Error(err)
+	}
 	c.owner, c.peer = owner, &muted{Conn: peer}
 	go func() { c.lost <- g.owner.Attach(context.Background(), c.owner, Peer{g.identity.Value()}) }()
 	if play != nil {

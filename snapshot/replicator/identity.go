@@ -20,10 +20,11 @@ import (
 //     served when the host went down (Rest): what was applied may be lost;
 //   - when an image is another file than it was.
 type Identity struct {
-	path string
-	mu   sync.Mutex
-	rec  identityRecord
-	shut bool // the file is another Identity's
+	path  string
+	mu    sync.Mutex
+	rec   identityRecord
+	shut  bool // the file is another Identity's
+	wakes uint64
 }
 
 type identityRecord struct {
@@ -96,27 +97,49 @@ func (i *Identity) Renew() error {
 	return nil
 }
 
-// Rest says that everything is durable and nobody writes.
-func (i *Identity) Rest() error { return i.rests(true) }
+// Wake takes Rest back, durably, and returns what the next Rest has to know. It is
+// called before a stream may write anything.
+func (i *Identity) Wake() (since uint64, err error) {
+	if i == nil {
+		return 0, nil
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.wakes++ // whatever comes of it, no earlier stream's Rest is true any more
+	if !i.rec.Rests {
+		return i.wakes, nil
+	}
+	i.rec.Rests = false
+	if err := i.write(); err != nil {
+		i.rec.Rests = true
+		return 0, err
+	}
+	return i.wakes, nil
+}
 
-// Wake takes Rest back, durably. It is called before anything is written.
-func (i *Identity) Wake() error { return i.rests(false) }
+// woken is what the newest Wake returned.
+func (i *Identity) woken() uint64 {
+	if i == nil {
+		return 0
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.wakes
+}
 
-func (i *Identity) rests(now bool) error {
+// Rest says that all that was written is durable, and that nobody writes. It does
+// nothing if somebody may: since is Wake's, and there was another one.
+func (i *Identity) Rest(since uint64) error {
 	if i == nil {
 		return nil
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.rec.ID == nil || i.rec.Rests == now {
+	if i.wakes != since || i.rec.ID == nil || i.rec.Rests {
 		return nil
 	}
-	i.rec.Rests = now
-	err := i.write()
-	if err != nil {
-		i.rec.Rests = true // for all we know: Wake has to succeed before a write
-	}
-	return err
+	i.rec.Rests = true // also if that fails, for all we know: Wake has to take it back
+	return i.write()
 }
 
 // close lets go of the file: another Identity may be opened on it.

@@ -131,27 +131,19 @@ func (r *Receiver) spoilt(err error) error {
 	return errors.Join(err, r.opts.Identity.Renew())
 }
 
-// rest makes everything durable while no stream writes, and keeps that so it is
-// known after a boot of this host. It does nothing while one does, or after Stop.
-func (r *Receiver) rest() error {
+// rest makes everything durable after a stream has ended, and keeps that so it is
+// known after a boot of this host, unless another stream is about to write.
+func (r *Receiver) rest(since uint64) error {
 	if err := r.Sync(); err != nil {
 		return err
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.stream != nil || r.dirty || r.stopped {
-		return nil
-	}
-	return r.opts.Identity.Rest()
+	return r.opts.Identity.Rest(since)
 }
 
 // Close is Stop, and leaves everything durable for whoever opens the replica next.
 func (r *Receiver) Close() error {
 	r.Stop()
-	err := r.Sync()
-	if err == nil {
-		err = r.opts.Identity.Rest()
-	}
+	err := r.rest(r.opts.Identity.woken())
 	r.opts.Identity.close()
 	return err
 }
@@ -163,10 +155,11 @@ func (r *Receiver) broadcast() {
 }
 
 // admit checks an owner's Hello and makes stream the one that may write. It
-// returns the disks in the owner's order, and the generation to write with.
-func (r *Receiver) admit(stream Stream, hello Hello) ([]*undo.Disk, uint64, error) {
+// returns the disks in the owner's order, the generation to write with, and what
+// Identity.Rest has to know after it.
+func (r *Receiver) admit(stream Stream, hello Hello) (_ []*undo.Disk, generation, wakes uint64, err error) {
 	if hello.Guest != r.opts.Guest || len(hello.Disks) != len(r.opts.Disks) {
-		return nil, 0, fmt.Errorf("guest %q with %d disks, here it is %q with %d: %w",
+		return nil, 0, 0, fmt.Errorf("guest %q with %d disks, here it is %q with %d: %w",
 			hello.Guest, len(hello.Disks), r.opts.Guest, len(r.opts.Disks), ErrOtherDisks)
 	}
 	var disks []*undo.Disk
@@ -174,7 +167,7 @@ func (r *Receiver) admit(stream Stream, hello Hello) ([]*undo.Disk, uint64, erro
 	for _, d := range hello.Disks {
 		disk := r.opts.Disks[d.Name]
 		if disk == nil || seen[d.Name] || disk.Size() != d.Size {
-			return nil, 0, fmt.Errorf("disk %q of %d bytes: %w", d.Name, d.Size, ErrOtherDisks)
+			return nil, 0, 0, fmt.Errorf("disk %q of %d bytes: %w", d.Name, d.Size, ErrOtherDisks)
 		}
 		seen[d.Name] = true
 		disks = append(disks, disk)
@@ -183,14 +176,14 @@ func (r *Receiver) admit(stream Stream, hello Hello) ([]*undo.Disk, uint64, erro
 	defer r.mu.Unlock()
 	switch {
 	case r.stopped:
-		return nil, 0, ErrStopped
+		return nil, 0, 0, ErrStopped
 	case hello.Epoch < r.epoch:
-		return nil, 0, fmt.Errorf("epoch %d, here it is %d: %w", hello.Epoch, r.epoch, ErrStaleEpoch)
+		return nil, 0, 0, fmt.Errorf("epoch %d, here it is %d: %w", hello.Epoch, r.epoch, ErrStaleEpoch)
 	case len(hello.Replica) > 0 && !bytes.Equal(hello.Replica, r.opts.Identity.Value()):
-		return nil, 0, ErrOtherReplica
+		return nil, 0, 0, ErrOtherReplica
 	}
-	if err := r.opts.Identity.Wake(); err != nil {
-		return nil, 0, err
+	if wakes, err = r.opts.Identity.Wake(); err != nil {
+		return nil, 0, 0, err
 	}
 	r.epoch = hello.Epoch
 	r.generation++
@@ -199,7 +192,7 @@ func (r *Receiver) admit(stream Stream, hello Hello) ([]*undo.Disk, uint64, erro
 	}
 	r.stream = stream
 	r.broadcast()
-	return disks, r.generation, nil
+	return disks, r.generation, wakes, nil
 }
 
 // leave takes the stream of a generation away.

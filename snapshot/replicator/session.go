@@ -18,6 +18,7 @@ type session struct {
 	stream     Stream
 	disks      []*undo.Disk
 	generation uint64
+	wakes      uint64 // of the replica's Identity, when it was admitted
 	lastID     uint64
 	applied    atomic.Uint64 // everything up to it is in the disks
 	wake       chan struct{} // for the acknowledger
@@ -34,9 +35,10 @@ func (r *Receiver) Serve(ctx context.Context, stream Stream) error {
 	s := &session{r: r, stream: stream, wake: make(chan struct{}, 1), hashes: make(chan HashRequest, 64)}
 	hello, err := greet(stream)
 	if err == nil {
-		s.disks, s.generation, err = r.admit(stream, hello)
+		s.disks, s.generation, s.wakes, err = r.admit(stream, hello)
 	}
-	if err == nil {
+	admitted := err == nil
+	if admitted {
 		r.log.Info("replica follows its owner", "epoch", hello.Epoch)
 		err = s.run(ctx)
 		r.leave(s.generation)
@@ -46,8 +48,10 @@ func (r *Receiver) Serve(ctx context.Context, stream Stream) error {
 	}
 	s.complain(err)
 	r.log.Warn("replica stops following its owner", "reason", err)
-	if failed := r.rest(); failed != nil && !errors.Is(failed, undo.ErrClosed) {
-		r.log.Warn("the replica's disks were not made durable", "error", failed)
+	if admitted {
+		if failed := r.rest(s.wakes); failed != nil && !errors.Is(failed, undo.ErrClosed) && !errors.Is(failed, errShut) {
+			r.log.Warn("the replica's disks were not made durable", "error", failed)
+		}
 	}
 	return fmt.Errorf("replica of %s: %w", r.opts.Guest, err)
 }

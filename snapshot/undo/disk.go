@@ -39,6 +39,7 @@ type Disk struct {
 	segments []*segment // oldest first; the last one takes records
 	scratch  []byte
 	closed   bool
+	fresh    bool
 
 	syncing sync.Mutex // one Sync at a time, without holding up writes
 }
@@ -72,6 +73,7 @@ func (d *Disk) open() error {
 	switch info.Size() {
 	case d.size:
 	case 0:
+		d.fresh = true
 		if err := d.image.Truncate(d.size); err != nil {
 			return err
 		}
@@ -88,6 +90,9 @@ func (d *Disk) open() error {
 }
 
 func (d *Disk) undoPath() string { return d.path + ".undo" }
+
+// Fresh says that Open made the image.
+func (d *Disk) Fresh() bool { return d.fresh }
 
 // Size is the length of the image in bytes.
 func (d *Disk) Size() int64 { return d.size }
