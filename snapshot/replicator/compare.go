@@ -90,6 +90,9 @@ func (l *link) begin() (b *batch, wait time.Duration) {
 	if wait := l.allowed.Sub(now); wait > 0 {
 		return nil, wait
 	}
+	if l.distrusted { // to be outdated before it is repaired
+		return nil, 0
+	}
 	disk, off, length, ok := l.r.work.take()
 	if !ok {
 		return nil, 0

@@ -17,8 +17,8 @@
 //     Never otherwise; it waits.
 //   - Outdated is taken back before InSync is called, so that a link lost while
 //     InSync runs needs a new Degrade.
-//   - The replica counts as in sync only after every byte was compared over the
-//     present link, since it was attached or Recheck was called.
+//   - The replica counts as in sync only after every chunk was compared that may
+//     differ: see below; every chunk, if that is not known or Recheck was called.
 //
 // # The compare, and why the guest does not wait for it
 //
@@ -34,6 +34,59 @@
 //
 // If the hashes are equal the peer has the right bytes: a byte forwarded later
 // is overwritten in order, and one that is not has the value that was read.
+//
+// # What may differ, and when that is known
+//
+// The work is a bit per 64 KiB chunk, and says for one replica, named by its
+// Identity: outside of these chunks, and of writes that QEMU has not been answered,
+// disk and replica are equal. It begins as everything. A chunk goes in when a write
+// to it is answered while the replica is outdated and there is no link (before the
+// answer), and when the guest discards it. It goes out when it was compared over a
+// link. So a link that is lost loses nothing of a compare, and one that is back
+// needs only what was written meanwhile.
+//
+// The dirty map is the work in a file, for an agent that is killed and its
+// successor: written before the answer with write(2), which no kill takes back.
+// Why it holds: QEMU holds a write back until it is answered, and sends it again to
+// the successor, so the successor sees every write that is not in the map. For how
+// long: QEMU gives up on an agent that is away longer than the mirror's
+// reconnect-delay and writes past it; the job then has failed, which it stays until
+// it is made anew, and the caller looks (before it keeps the mirrors, and before the
+// replica counts).
+//
+// Why the map is not synced to the disk: nothing makes it true after a power cut of
+// the owner, nor after the death of its QEMU. QEMU writes the disk first and the
+// mirror then, so the disk may have a write that no agent has heard of, and may lack
+// one, not flushed by the guest, that the replica has. No map on this side of the
+// mirror knows either. Therefore the file names the boot of the host and the QEMU
+// process, belongs on a tmpfs, and means nothing to any other.
+//
+//	what happened                                          what is compared
+//	the link was lost, the agent lives                     what was written meanwhile
+//	a compare was cut off                                  the rest of it, and that
+//	agent killed or restarted, QEMU's mirrors are good     the same, from the map
+//	agent away for longer than the reconnect-delay         everything
+//	a mirror job failed, or a mirror connected unexpectedly  everything
+//	QEMU ended, was killed, or started; a new owner        everything
+//	power cut or crash of the owner's host                 everything
+//	peer's agent killed, restarted, upgraded               as if the link was lost
+//	peer's host shut down, or crashed without a stream     as if the link was lost
+//	peer's host crashed while a stream was served          everything
+//	peer failed to flush, rolled back, was taken over      everything
+//	Verify has found a difference                          everything
+//	a peer, or an owner, of the version before             everything
+//	the map's file cannot be read, or is of anything else  everything
+//	a block of it is damaged                               the 252 MiB it is about
+//
+// What remains trusted: that a byte of either disk is changed by nobody else. For
+// that there is Verify.
+//
+// # The replica's identity
+//
+// What the peer has acknowledged it has in its page cache at least, and flushes
+// within a second. The Identity stays the same only while that is as good as on the
+// disk: see there. The owner sends the one it compares for with its Hello, and a
+// Receiver whose replica has become another one refuses it.
 //
 // # Verify
 //

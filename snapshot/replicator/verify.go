@@ -120,7 +120,11 @@ func (p *verification) distrust(ctx context.Context) error {
 	r := p.l.r
 	r.mu.Lock()
 	p.l.distrusted = true // no matter if it is lost already: the next link compares everything
+	err := r.work.addAll()
 	r.mu.Unlock()
+	if err != nil {
+		r.log.Error("the replica differs and is repaired, but not if this agent is killed now", "error", err)
+	}
 	r.wakeKeeper()
 	select {
 	case <-p.l.over:
@@ -140,11 +144,10 @@ func (r *Replicator) condemn(ctx context.Context, l *link) error {
 	}
 	r.mu.Lock()
 	r.outdated = true
-	err := r.work.addAll()
 	r.broadcast()
 	r.mu.Unlock()
 	l.lose(ErrDiffers)
-	return err
+	return nil
 }
 
 // Differences are the parts that the present link's compare has sent so far, the

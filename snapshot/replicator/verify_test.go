@@ -74,6 +74,10 @@ func TestVerifyDiffers(t *testing.T) {
 	var repairedEarly, marked atomic.Bool
 	g.mu.Lock()
 	g.degrade = func(ctx context.Context) error {
+		time.Sleep(20 * time.Millisecond) // for a repair that is too early
+		if s := g.owner.State(); s.Dirty != 2*verifySize {
+			t.Errorf("an agent killed now leaves %d bytes to compare", s.Dirty)
+		}
 		repairedEarly.Store(g.same() == nil)
 		marked.Store(g.owner.Mark(ctx, 1) == nil)
 		return nil

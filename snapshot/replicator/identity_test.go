@@ -1,0 +1,54 @@
+package replicator
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// The identity outlives a boot only if the last word before it was that everything
+// is durable, and no stream could have written since.
+func TestIdentityOverABoot(t *testing.T) {
+	wake := func(t *testing.T, i *Identity) uint64 {
+		t.Helper()
+		since, err := i.Wake()
+		must(t, err)
+		return since
+	}
+	for name, c := range map[string]struct {
+		live func(t *testing.T, i *Identity)
+		same bool
+	}{
+		"nothing":                 {func(*testing.T, *Identity) {}, false},
+		"rests":                   {func(t *testing.T, i *Identity) { must(t, i.Rest(wake(t, i))) }, true},
+		"writes again":            {func(t *testing.T, i *Identity) { must(t, i.Rest(wake(t, i))); wake(t, i) }, false},
+		"another stream writes":   {func(t *testing.T, i *Identity) { old := wake(t, i); wake(t, i); must(t, i.Rest(old)) }, false},
+		"and that one rests":      {func(t *testing.T, i *Identity) { wake(t, i); must(t, i.Rest(wake(t, i))) }, true},
+		"becomes another replica": {func(t *testing.T, i *Identity) { since := wake(t, i); must(t, i.Renew()); must(t, i.Rest(since)) }, false},
+		"its file is damaged": {func(t *testing.T, i *Identity) {
+			must(t, i.Rest(wake(t, i)))
+			must(t, os.Truncate(i.path, 20))
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			image, path := filepath.Join(dir, "image"), filepath.Join(dir, "identity")
+			must(t, os.WriteFile(image, nil, 0o600))
+			before, err := OpenIdentity(path, "1", []string{image})
+			must(t, err)
+			id := before.Value()
+			c.live(t, before)
+			after, err := OpenIdentity(path, "2", []string{image})
+			must(t, err)
+			if same := bytes.Equal(after.Value(), id); same != c.same || len(after.Value()) == 0 {
+				t.Errorf("the same replica: %t", same)
+			}
+			again, err := OpenIdentity(path, "3", []string{image})
+			must(t, err)
+			if bytes.Equal(again.Value(), after.Value()) {
+				t.Error("known after two boots, though it was not at rest in the second")
+			}
+		})
+	}
+}
