@@ -15,6 +15,13 @@ import (
 	"vmctl/snapshot/replicator"
 )
 
+// noMonitor is a QEMU that does not answer.
+type noMonitor struct{}
+
+var errNoMonitor = errors.New("no answer")
+
+func (noMonitor) Execute(context.Context, string, any, any) error { return errNoMonitor }
+
 // keeper is one agent after the other before one QEMU.
 type keeper struct {
 	*Protector
@@ -110,6 +117,16 @@ func TestKeepMirror(t *testing.T) {
 	if err := agent.disksSynced(t.Context()); !errors.Is(err, ErrMirror) || len(agent.unmirrored) != 1 {
 		t.Errorf("a replica that lacks a write counts: %v", err)
 	}
+	mute := *m
+	mute.Monitor = noMonitor{}
+	agent.config.Mirror = &mute
+	if err := agent.StartMirror(t.Context()); !errors.Is(err, errNoMonitor) {
+		t.Errorf("started: %v", err)
+	}
+	if loaded, _ := agent.replicator.Loaded(); loaded {
+		t.Error("mirrors are taken down before it is known that writes may go past them")
+	}
+	agent.config.Mirror = m
 	check(t, agent.StartMirror(t.Context()))
 	if loaded, _ := agent.replicator.Loaded(); loaded {
 		t.Error("with mirrors made anew, what is known of the old ones still counts")

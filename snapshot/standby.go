@@ -32,7 +32,9 @@ type StandbyConfig struct {
 	Disks  []DiskImage
 	MaxRAM int64  // bytes
 	BootID string // of this host
-	Log    *slog.Logger
+	// Noted, if set, is told what people should know; kind is the word for it.
+	Noted func(kind, text string)
+	Log   *slog.Logger
 }
 
 // Standby is the peer's side of one guest: its disks with their undo logs, and
@@ -43,6 +45,7 @@ type Standby struct {
 	identity *replicator.Identity
 	receiver *replicator.Receiver // nil: the guest has no disks
 	replica  *replica.Replica
+	folded   bool // since the last commit, by whom the disks are used one at a time
 }
 
 // OpenStandby opens a replica or makes an empty one.
@@ -191,6 +194,7 @@ func (s *standbyDisks) Rollback(sequence uint64) error {
 }
 
 func (s *standbyDisks) Drop(before uint64) error {
+	s.folded = false
 	for name, disk := range s.disks {
 		if err := disk.Drop(before); err != nil {
 			return fmt.Errorf("disk %s: %w", name, err)
@@ -199,12 +203,23 @@ func (s *standbyDisks) Drop(before uint64) error {
 	return nil
 }
 
+// Fold notes the first time that it shortens anything after a commit.
 func (s *standbyDisks) Fold(keep, before uint64) error {
+	shorter := false
+	var used int64
 	for name, disk := range s.disks {
+		marks := len(disk.Marks())
 		if err := disk.Fold(keep, before); err != nil {
 			return fmt.Errorf("disk %s: %w", name, err)
 		}
+		shorter = shorter || len(disk.Marks()) < marks
+		used += disk.Used()
 	}
+	if shorter && !s.folded && s.config.Noted != nil {
+		s.config.Noted("undo-folded", fmt.Sprintf("no checkpoint was committed since number %d, though others were begun: "+
+			"what the guest has overwritten since is kept with that one, %d MiB now, at most once all of its disks", keep, used>>20))
+	}
+	s.folded = s.folded || shorter
 	return nil
 }
 

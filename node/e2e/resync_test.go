@@ -3,6 +3,8 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -46,6 +48,28 @@ func TestPartialResync(t *testing.T) {
 	b.must(b.Heal(t.Context()))
 	b.must(b.A.PowerOn(t.Context()))
 	b.resynced("after a power cut", api.ResyncFull)
+	b.bounded(b.B)
+}
+
+// bounded looks at what a replica takes on its host after all that: one image of
+// memory and one delta at most, a few undo segments, no more than the disks once
+// for each of three.
+func (b *bench) bounded(h *lab.Host) {
+	b.t.Helper()
+	ram, err := filepath.Glob(filepath.Join(h.RAMDir(), b.vm.UUID+"-*"))
+	b.must(err)
+	segments, err := filepath.Glob(filepath.Join(h.StateDir(), "guests", b.vm.UUID, "disks", "*.undo", "*.seg"))
+	b.must(err)
+	var used int64
+	for _, path := range segments {
+		if info, err := os.Stat(path); err == nil { // else it was dropped since
+			used += info.Size()
+		}
+	}
+	b.t.Logf("on %s: %d files of memory, %d undo segments of %d bytes", h.Name, len(ram), len(segments), used)
+	if len(ram) == 0 || len(ram) > 2 || len(segments) == 0 || len(segments) > 4 || used > 3*64<<20 {
+		b.t.Errorf("on %s there is %v, and %d undo segments of %d bytes", h.Name, ram, len(segments), used)
+	}
 }
 
 // writesAlone waits until the guest has written more to its disks than its replica

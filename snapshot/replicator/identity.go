@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,6 +25,7 @@ type Identity struct {
 	mu    sync.Mutex
 	rec   identityRecord
 	shut  bool // the file is another Identity's
+	stale bool // the file is not rec
 	wakes uint64
 }
 
@@ -54,10 +56,8 @@ func OpenIdentity(path, boot string, images []string) (*Identity, error) {
 	if err != nil || len(i.rec.ID) == 0 || !slices.Equal(i.rec.Images, inodes) || i.rec.Boot != boot && !i.rec.Rests {
 		i.rec = identityRecord{ID: newID()}
 	}
-	i.rec.Boot, i.rec.Images, i.rec.Rests = boot, inodes, false
-	if err := i.write(); err != nil {
-		return nil, err
-	}
+	// Written by Wake: a replica can be opened, and taken over, on a full disk.
+	i.rec.Boot, i.rec.Images, i.stale = boot, inodes, true
 	return i, nil
 }
 
@@ -67,18 +67,21 @@ func newID() []byte {
 	return id
 }
 
-// Value is the identity; nil: none that anything could be known about.
+// Value is the identity, nil if it is not kept: it is after Wake.
 func (i *Identity) Value() []byte {
 	if i == nil {
 		return nil
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if i.stale {
+		return nil
+	}
 	return slices.Clone(i.rec.ID)
 }
 
-// Renew says that the content is not what it was. After an error there is no
-// identity.
+// Renew says that the content is not what it was. An error means that a process
+// after this one might not know that.
 func (i *Identity) Renew() error {
 	if i == nil {
 		return nil
@@ -86,15 +89,14 @@ func (i *Identity) Renew() error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.rec.ID, i.rec.Rests = newID(), false
-	if err := i.write(); err != nil {
-		i.rec.ID = nil
-		if i.shut {
-			return err
-		}
-		// A process after this one must not find the old one either.
-		return errors.Join(err, os.Remove(i.path))
+	err := i.write()
+	if err == nil || i.shut {
+		return err
 	}
-	return nil
+	if removed := os.Remove(i.path); removed != nil && !errors.Is(removed, fs.ErrNotExist) {
+		return errors.Join(err, removed)
+	}
+	return nil // on a full disk, for example: there is none until Wake
 }
 
 // Wake takes Rest back, durably, and returns what the next Rest has to know. It is
@@ -106,15 +108,11 @@ func (i *Identity) Wake() (since uint64, err error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.wakes++ // whatever comes of it, no earlier stream's Rest is true any more
-	if !i.rec.Rests {
+	if !i.rec.Rests && !i.stale {
 		return i.wakes, nil
 	}
 	i.rec.Rests = false
-	if err := i.write(); err != nil {
-		i.rec.Rests = true
-		return 0, err
-	}
-	return i.wakes, nil
+	return i.wakes, i.write()
 }
 
 // woken is what the newest Wake returned.
@@ -135,10 +133,10 @@ func (i *Identity) Rest(since uint64) error {
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.wakes != since || i.rec.ID == nil || i.rec.Rests {
+	if i.wakes != since || i.stale || i.rec.Rests {
 		return nil
 	}
-	i.rec.Rests = true // also if that fails, for all we know: Wake has to take it back
+	i.rec.Rests = true
 	return i.write()
 }
 
@@ -162,6 +160,7 @@ func (i *Identity) write() error {
 	if err == nil {
 		err = replaceFile(i.path, raw)
 	}
+	i.stale = err != nil // for all we know; Wake has to mend that
 	if err != nil {
 		return fmt.Errorf("keep the identity of a replica: %w", err)
 	}

@@ -37,18 +37,52 @@ func TestIdentityOverABoot(t *testing.T) {
 			must(t, os.WriteFile(image, nil, 0o600))
 			before, err := OpenIdentity(path, "1", []string{image})
 			must(t, err)
+			wake(t, before)
 			id := before.Value()
 			c.live(t, before)
 			after, err := OpenIdentity(path, "2", []string{image})
 			must(t, err)
+			if after.Value() != nil {
+				t.Error("told before it is kept")
+			}
+			wake(t, after)
 			if same := bytes.Equal(after.Value(), id); same != c.same || len(after.Value()) == 0 {
 				t.Errorf("the same replica: %t", same)
 			}
 			again, err := OpenIdentity(path, "3", []string{image})
 			must(t, err)
+			wake(t, again)
 			if bytes.Equal(again.Value(), after.Value()) {
 				t.Error("known after two boots, though it was not at rest in the second")
 			}
 		})
+	}
+}
+
+// A disk that is full keeps nobody from opening a replica, nor from saying that it
+// is another one; but no stream writes then.
+func TestIdentityOnAFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "identity")
+	i, err := OpenIdentity(path, "1", nil)
+	must(t, err)
+	since, err := i.Wake()
+	must(t, err)
+	must(t, i.Rest(since))
+	id := i.Value()
+	must(t, os.Mkdir(path+".tmp", 0o700)) // nothing can be written
+	i, err = OpenIdentity(path, "2", nil)
+	must(t, err)
+	if _, err := i.Wake(); err == nil || i.Value() != nil {
+		t.Errorf("awake as %x, %v", i.Value(), err)
+	}
+	must(t, i.Renew())
+	must(t, os.Remove(path+".tmp"))
+	i, err = OpenIdentity(path, "2", nil) // the agent was killed
+	must(t, err)
+	_, err = i.Wake()
+	must(t, err)
+	if bytes.Equal(i.Value(), id) {
+		t.Error("known as what it was")
 	}
 }

@@ -74,7 +74,8 @@ func TestVerifyDiffers(t *testing.T) {
 	var repairedEarly, marked atomic.Bool
 	g.mu.Lock()
 	g.degrade = func(ctx context.Context) error {
-		time.Sleep(20 * time.Millisecond) // for a repair that is too early
+		must(t, (&device{g.owner, 1}).Discard(at, 1, false)) // wakes those who would repair
+		time.Sleep(20 * time.Millisecond)
 		if s := g.owner.State(); s.Dirty != 2*verifySize {
 			t.Errorf("an agent killed now leaves %d bytes to compare", s.Dirty)
 		}
