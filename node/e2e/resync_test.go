@@ -72,6 +72,23 @@ func (b *bench) bounded(h *lab.Host) {
 	}
 }
 
+// TestAgentAwayTooLong keeps the owner's agent away until QEMU has given up on it:
+// the guest's writes may have gone past the mirrors, and all is compared, although
+// the map of what was written is there.
+func TestAgentAwayTooLong(t *testing.T) {
+	b := newBench(t, "--protection", "resume")
+	pid := b.A.QEMU(t.Context(), b.vm.UUID)
+	b.must(b.Cut(t.Context(), b.A, b.B))
+	b.writesAlone(0)
+	b.must(b.A.KillAgent())
+	time.Sleep(33 * time.Second) // QEMU waits for 30
+	b.must(b.A.StartAgent(t.Context()))
+	b.must(b.Heal(t.Context()))
+	if v := b.resynced("after half a minute", api.ResyncFull); v.PID != pid {
+		t.Errorf("QEMU is process %d, it was %d", v.PID, pid)
+	}
+}
+
 // writesAlone waits until the guest has written more to its disks than its replica
 // has, and for a while goes on.
 func (b *bench) writesAlone(more int64) (dirty int64) {

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"vmctl/node/wire"
 	"vmctl/snapshot/nbd"
 )
 
@@ -144,6 +145,28 @@ func TestReplicaThatChangesBeforeTheHello(t *testing.T) {
 		<-c.lost
 		g.stop()
 	})
+}
+
+// Hello, one version back and forth.
+func TestHelloOneVersionBack(t *testing.T) {
+	type before struct {
+		Guest string
+		Epoch uint64
+		Disks []DiskInfo
+	}
+	now := Hello{Guest: "g", Epoch: 7, Disks: []DiskInfo{{Name: "d", Size: 5}}, Replica: []byte("which")}
+	body, err := wire.Encode(&now)
+	must(t, err)
+	var old before
+	if must(t, decode(body, &old)); old.Guest != "g" || old.Epoch != 7 || len(old.Disks) != 1 {
+		t.Errorf("a peer of the version before takes it for %+v", old)
+	}
+	body, err = wire.Encode(&old)
+	must(t, err)
+	var got Hello
+	if must(t, decode(body, &got)); got.Guest != "g" || got.Epoch != 7 || got.Replica != nil {
+		t.Errorf("from an owner of the version before: %+v", got)
+	}
 }
 
 // The agent is killed while degraded, and its successor knows what was written.
