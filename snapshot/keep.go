@@ -16,7 +16,8 @@ const (
 
 // KeepMirror goes on with the mirrors of an earlier process, whose dirty map was
 // loaded: nothing is made anew, and nothing went past them. An error means that
-// this cannot be said, and StartMirror is due.
+// this cannot be said, and StartMirror is due. The replica must be outdated durably:
+// what QEMU has held back goes on at once, recorded, and waits for no link.
 //
 // QEMU holds a write back whose mirror is away, and sends it again to whoever
 // serves the socket next. If that takes longer than reconnectDelay the job fails,
@@ -26,6 +27,7 @@ func (p *Protector) KeepMirror(ctx context.Context) error {
 	if p.replicator == nil {
 		return nil
 	}
+	p.replicator.NoteOutdated()
 	for began := time.Now(); ; {
 		loaded, missing := p.replicator.Loaded()
 		if !loaded {

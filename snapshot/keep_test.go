@@ -32,8 +32,9 @@ type keeper struct {
 func newKeeper(t *testing.T, m *Mirror, file string, load bool) keeper {
 	t.Helper()
 	nothing := func(context.Context) error { return nil }
+	never := func(context.Context) error { return errors.New("nobody hears it") }
 	owner, err := replicator.New(replicator.Options{
-		Guest: "g", Epoch: 1, Disks: m.replicatorDisks(), Degrade: nothing, InSync: nothing, Outdated: true,
+		Guest: "g", Epoch: 1, Disks: m.replicatorDisks(), Degrade: never, InSync: nothing, Outdated: !load,
 		Map: replicator.MapOptions{Path: file, Instance: "qemu", Load: load},
 	}, slog.New(slog.DiscardHandler))
 	check(t, err)
@@ -89,12 +90,12 @@ func TestKeepMirror(t *testing.T) {
 		t.Errorf("with a mirror that has connected: %q %v", waiting, err)
 	}
 	agent = newKeeper(t, m, file, true) // QEMU tries again within a second
+	check(t, agent.KeepMirror(t.Context()))
 	eventually(t, "the write is through", func() bool {
 		waiting, err := m.kept(t.Context(), []string{"disk"})
 		check(t, err)
 		return waiting == ""
 	})
-	check(t, agent.KeepMirror(t.Context()))
 	check(t, m.Check(t.Context()))
 
 	// A mirror that has failed stays so, whatever the guest's state does.

@@ -117,3 +117,14 @@ func (r *Replicator) degrade(ctx context.Context) error {
 	r.broadcast()
 	return nil
 }
+
+// NoteOutdated says that the replica is durably outdated, as after a Degrade; it does
+// nothing with a link, whose loss needs one of its own.
+func (r *Replicator) NoteOutdated() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.link == nil && !r.outdated {
+		r.outdated = true
+		r.broadcast()
+	}
+}
