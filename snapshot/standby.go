@@ -140,7 +140,7 @@ func (s *Standby) TakeOverDisks(ctx context.Context, epoch uint64) error {
 	}
 	if s.receiver != nil {
 		s.receiver.Stop()
-		if err := s.identity.Renew(); err != nil {
+		if err := s.identity.Forget(); err != nil {
 			return err
 		}
 	}
@@ -182,7 +182,7 @@ func (s *standbyDisks) Sync() error { return s.receiver.Sync() }
 // applied must not land behind the rollback.
 func (s *standbyDisks) Rollback(sequence uint64) error {
 	s.receiver.Stop()
-	if err := s.identity.Renew(); err != nil {
+	if err := s.identity.Forget(); err != nil {
 		return err
 	}
 	for name, disk := range s.disks {

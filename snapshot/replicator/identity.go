@@ -99,6 +99,25 @@ func (i *Identity) Renew() error {
 	return nil // on a full disk, for example: there is none until Wake
 }
 
+// Forget is Renew for a replica whose life as one ends: nothing waits for a disk,
+// and only a boot of the host could bring the old identity back, to owners that
+// are fenced.
+func (i *Identity) Forget() error {
+	if i == nil {
+		return nil
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.rec.ID, i.rec.Rests, i.stale = newID(), false, true
+	if i.shut {
+		return errShut
+	}
+	if err := os.Remove(i.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("forget the identity of a replica: %w", err)
+	}
+	return nil
+}
+
 // Wake takes Rest back, durably, and returns what the next Rest has to know. It is
 // called before a stream may write anything.
 func (i *Identity) Wake() (since uint64, err error) {

@@ -26,6 +26,7 @@ func TestIdentityOverABoot(t *testing.T) {
 		"another stream writes":   {func(t *testing.T, i *Identity) { old := wake(t, i); wake(t, i); must(t, i.Rest(old)) }, false},
 		"and that one rests":      {func(t *testing.T, i *Identity) { wake(t, i); must(t, i.Rest(wake(t, i))) }, true},
 		"becomes another replica": {func(t *testing.T, i *Identity) { since := wake(t, i); must(t, i.Renew()); must(t, i.Rest(since)) }, false},
+		"is taken over":           {func(t *testing.T, i *Identity) { since := wake(t, i); must(t, i.Forget()); must(t, i.Rest(since)) }, false},
 		"its file is damaged": {func(t *testing.T, i *Identity) {
 			must(t, i.Rest(wake(t, i)))
 			must(t, os.Truncate(i.path, 20))
