@@ -78,6 +78,27 @@ func TestCompareGoesOnAfterACut(t *testing.T) {
 	})
 }
 
+// A link is back before the workers of the one before have let go of their chunks.
+func TestLinkThatIsBackTooSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newRig(t, 1<<20, nil)
+		hold := make(chan struct{})
+		for _, l := range g.live {
+			l.slow = func() { <-hold }
+		}
+		c := g.attach()
+		settled(g, Resync)
+		c.peer.Close()
+		settled(g, Detached)
+		g.attach()
+		synctest.Wait()
+		close(hold)
+		settled(g, InSync)
+		must(t, g.same())
+		g.stop()
+	})
+}
+
 // Each of these means that the owner knows nothing of what the peer has.
 func TestEverythingIsCompared(t *testing.T) {
 	for name, change := range map[string]func(g *rig){

@@ -209,7 +209,8 @@ func (g *rig) attachTo(play func(peer *wire.Conn)) *connection {
 		g.t.Error(err)
 	}
 	c.owner, c.peer = owner, &muted{Conn: peer}
-	go func() { c.lost <- g.owner.Attach(context.Background(), c.owner, Peer{g.identity.Value()}) }()
+	link, says := g.owner, Peer{g.identity.Value()}
+	go func() { c.lost <- link.Attach(context.Background(), c.owner, says) }()
 	if play != nil {
 		go func() {
 			play(peer)

@@ -97,7 +97,8 @@ func (r *Replicator) Attach(ctx context.Context, stream Stream, peer Peer) error
 	return fmt.Errorf("replication link of %s: %w", r.opts.Guest, reason)
 }
 
-// install makes the link the present one, after the end of the one before.
+// install makes the link the present one, after the end of the one before: what
+// its workers leave of the work must be there when the new ones look.
 func (r *Replicator) install(ctx context.Context, stream Stream, peer Peer) (*link, error) {
 	l := &link{
 		r: r, stream: stream, over: make(chan struct{}), wake: make(chan struct{}, 1),
@@ -106,8 +107,8 @@ func (r *Replicator) install(ctx context.Context, stream Stream, peer Peer) (*li
 	}
 	for {
 		r.mu.Lock()
-		old := r.link
-		if old == nil {
+		old := r.newest
+		if old == nil || old.isOver() {
 			break
 		}
 		r.mu.Unlock()
@@ -130,9 +131,18 @@ func (r *Replicator) install(ctx context.Context, stream Stream, peer Peer) (*li
 	l.began = l.heard
 	l.push(frame{KindHello, hello})
 	l.goal, l.full = r.work.left, r.work.left == r.total
-	r.link = l
+	r.link, r.newest = l, l
 	r.broadcast()
 	return l, nil
+}
+
+func (l *link) isOver() bool {
+	select {
+	case <-l.over:
+		return true
+	default:
+		return false
+	}
 }
 
 // detach stops new frames from going to l.

@@ -118,6 +118,7 @@ type Replicator struct {
 
 	mu       sync.Mutex
 	link     *link // nil: detached
+	newest   *link // it or the one before, which may not be over yet
 	outdated bool
 	closed   bool
 	changed  chan struct{} // closed and made anew when one of the above changes

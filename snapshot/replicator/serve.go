@@ -85,7 +85,10 @@ func (r *Replicator) Serve(ctx context.Context, listeners Listeners) error {
 	running.Go(func() { r.keep(ctx) })
 	running.Wait()
 	r.close()
-	if l := r.current(); l != nil {
+	r.mu.Lock()
+	l := r.newest
+	r.mu.Unlock()
+	if l != nil {
 		<-l.over
 	}
 	r.mu.Lock()
@@ -140,12 +143,6 @@ func (r *Replicator) close() {
 		r.link.lose(ErrClosed)
 	}
 	r.broadcast()
-}
-
-func (r *Replicator) current() *link {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.link
 }
 
 // device is one disk as the mirror sees it.
