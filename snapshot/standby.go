@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"vmctl/snapshot/durable"
 	"vmctl/snapshot/replica"
 	"vmctl/snapshot/replicator"
 	"vmctl/snapshot/undo"
@@ -31,10 +32,12 @@ type StandbyConfig struct {
 	RAMDir string // tmpfs
 	Disks  []DiskImage
 	MaxRAM int64  // bytes
-	BootID string // of this host
+	BootID string // of this host; empty: the kernel's
 	// Noted, if set, is told what people should know; kind is the word for it.
 	Noted func(kind, text string)
 	Log   *slog.Logger
+
+	files durable.Files // tests: watched
 }
 
 // Standby is the peer's side of one guest: its disks with their undo logs, and
@@ -62,7 +65,7 @@ func OpenStandby(ctx context.Context, config StandbyConfig) (_ *Standby, err err
 		if err := os.MkdirAll(filepath.Dir(d.Path), 0o700); err != nil {
 			return nil, fmt.Errorf("open the replica: %w", err)
 		}
-		disk, err := undo.Open(d.Path, d.Size)
+		disk, err := undo.OpenWith(config.files, d.Path, d.Size)
 		if err != nil {
 			return nil, fmt.Errorf("open the replica's disk %s: %w", d.Name, err)
 		}
@@ -70,7 +73,7 @@ func OpenStandby(ctx context.Context, config StandbyConfig) (_ *Standby, err err
 		fresh = fresh || disk.Fresh()
 		paths = append(paths, d.Path)
 	}
-	rc := replica.Config{Dir: config.Dir, RAMDir: config.RAMDir, Name: config.UUID, MaxRAM: config.MaxRAM, DiskPaths: paths, Log: config.Log}
+	rc := replica.Config{Dir: config.Dir, RAMDir: config.RAMDir, Name: config.UUID, MaxRAM: config.MaxRAM, DiskPaths: paths, Log: config.Log, Files: config.files, BootID: config.BootID}
 	if len(s.disks) > 0 {
 		if err := os.MkdirAll(config.Dir, 0o700); err != nil {
 			return nil, fmt.Errorf("open the replica: %w", err)

@@ -5,14 +5,17 @@ import (
 	"io/fs"
 	"os"
 
+	"vmctl/snapshot/durable"
 	"vmctl/snapshot/memory"
 )
 
 // files makes every change of a replica to a file system. before, set by
 // tests, is asked first; what it returns is the change's error, so a test can
-// stop the world, or end the process, between any two changes.
+// stop the world, or end the process, between any two changes. What has to
+// outlive a power cut passes through durable, too.
 type files struct {
-	before func(change, path string) error
+	before  func(change, path string) error
+	durable durable.Files
 }
 
 // errTorn, from before, makes a write stop half-way.
@@ -26,14 +29,14 @@ func (f files) ask(change, path string) error {
 }
 
 // create makes a file, or empties one that a crash left.
-func (f files) create(path string) (*os.File, error) {
+func (f files) create(path string) (*durable.File, error) {
 	if err := f.ask("create", path); err != nil {
 		return nil, err
 	}
-	return os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	return f.durable.Open(path, os.O_CREATE|os.O_TRUNC)
 }
 
-func (f files) write(file *os.File, p []byte) error {
+func (f files) write(file *durable.File, p []byte) error {
 	if err := f.ask("write", file.Name()); err != nil {
 		if errors.Is(err, errTorn) {
 			_, _ = file.Write(p[:len(p)/2])
@@ -44,7 +47,7 @@ func (f files) write(file *os.File, p []byte) error {
 	return err
 }
 
-func (f files) sync(file *os.File) error {
+func (f files) sync(file *durable.File) error {
 	if err := f.ask("sync", file.Name()); err != nil {
 		return err
 	}
@@ -55,7 +58,7 @@ func (f files) rename(from, to string) error {
 	if err := f.ask("rename", to); err != nil {
 		return err
 	}
-	return os.Rename(from, to)
+	return f.durable.Rename(from, to)
 }
 
 // remove does not mind a file that is gone.
@@ -63,7 +66,7 @@ func (f files) remove(path string) error {
 	if err := f.ask("remove", path); err != nil {
 		return err
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := f.durable.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
@@ -73,11 +76,7 @@ func (f files) syncDir(path string) error {
 	if err := f.ask("syncdir", path); err != nil {
 		return err
 	}
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return f.durable.SyncDir(path)
 }
 
 // createRAM makes an empty RAM file.

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"vmctl/snapshot/durable"
 	"vmctl/snapshot/memory"
 
 	"golang.org/x/sys/unix"
@@ -51,6 +52,7 @@ type Config struct {
 	MarkTimeout time.Duration // 0 means DefaultMarkTimeout
 	BootID      string        // empty: the kernel's
 	Log         *slog.Logger  // nil: none
+	Files       durable.Files // what the changes of files pass through
 
 	before func(change, path string) error // tests: see files
 }
@@ -105,7 +107,7 @@ func Open(ctx context.Context, cfg Config) (*Replica, error) {
 			return nil, fmt.Errorf("open replica: %w", err)
 		}
 	}
-	r := &Replica{cfg: cfg, files: files{cfg.before}, lock: make(chan struct{}, 1)}
+	r := &Replica{cfg: cfg, files: files{cfg.before, cfg.Files}, lock: make(chan struct{}, 1)}
 	r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	flock, err := lockDir(cfg.Dir)
 	if err != nil {

@@ -8,8 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
+	"vmctl/snapshot/durable"
 	"vmctl/snapshot/memory"
 )
 
@@ -18,10 +18,10 @@ import (
 type staged struct {
 	files   files
 	begin   Begin
-	loads   uint64   // Replica.loads when it was begun
-	ram     *ramFile // the image: a new one for a full checkpoint
-	delta   *os.File // chunks of a delta; nil for a full image
-	path    string   // of what has to go if this is discarded
+	loads   uint64        // Replica.loads when it was begun
+	ram     *ramFile      // the image: a new one for a full checkpoint
+	delta   *durable.File // chunks of a delta; nil for a full image
+	path    string        // of what has to go if this is discarded
 	decoder *memory.Decoder
 	digest  *memory.Digest
 	buf     []byte

@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"sync"
+
+	"vmctl/snapshot/durable"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,12 +33,12 @@ var (
 // Disk is an image and its undo segments. Methods may be called from many
 // goroutines; overlapping writes land in the order in which they get the lock.
 type Disk struct {
-	path string
-	size int64
+	path  string
+	size  int64
+	files durable.Files
 
 	mu       sync.Mutex // orders log before data, and writes among themselves
-	image    *os.File
-	dir      *os.File
+	image    *durable.File
 	segments []*segment // oldest first; the last one takes records
 	scratch  []byte
 	closed   bool
@@ -47,7 +50,12 @@ type Disk struct {
 // Open opens the image at path, or makes a sparse one of size bytes, and its
 // undo segments. It locks the image against a second Disk.
 func Open(path string, size int64) (*Disk, error) {
-	d := &Disk{path: path, size: size}
+	return OpenWith(durable.Files{}, path, size)
+}
+
+// OpenWith is Open with every change passing files.
+func OpenWith(files durable.Files, path string, size int64) (*Disk, error) {
+	d := &Disk{path: path, size: size, files: files}
 	if err := d.open(); err != nil {
 		d.release()
 		return nil, fmt.Errorf("open replica disk %s: %w", path, err)
@@ -57,7 +65,7 @@ func Open(path string, size int64) (*Disk, error) {
 
 func (d *Disk) open() error {
 	var err error
-	if d.image, err = os.OpenFile(d.path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+	if d.image, err = d.files.Open(d.path, os.O_CREATE); err != nil {
 		return err
 	}
 	if err := unix.Flock(int(d.image.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
@@ -77,13 +85,13 @@ func (d *Disk) open() error {
 		if err := d.image.Truncate(d.size); err != nil {
 			return err
 		}
+		if err := d.files.SyncDir(filepath.Dir(d.path)); err != nil {
+			return err
+		}
 	default:
 		return fmt.Errorf("%w: %d bytes, want %d", ErrSize, info.Size(), d.size)
 	}
-	if err := os.Mkdir(d.undoPath(), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	if d.dir, err = os.Open(d.undoPath()); err != nil {
+	if err := d.files.MakeDir(d.undoPath()); err != nil {
 		return err
 	}
 	return d.loadSegments()
@@ -147,8 +155,7 @@ func (d *Disk) zero(off, length int64) error {
 	if length == 0 {
 		return nil
 	}
-	const punch = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
-	err := d.onImage(func(fd int) error { return unix.Fallocate(fd, punch, off, length) })
+	err := d.image.Punch(off, length)
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		blank := make([]byte, min(length, maxRecord))
 		for err = nil; length > 0 && err == nil; {
@@ -161,27 +168,6 @@ func (d *Disk) zero(off, length int64) error {
 		return fmt.Errorf("zero %d bytes at %d of %s: %w", length, off, d.path, err)
 	}
 	return nil
-}
-
-// onImage makes a system call on the image's descriptor, which cannot be closed,
-// and be another file's, meanwhile.
-func (d *Disk) onImage(call func(fd int) error) error {
-	raw, err := d.image.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var failed error
-	err = raw.Control(func(fd uintptr) { failed = retry(func() error { return call(int(fd)) }) })
-	return errors.Join(err, failed)
-}
-
-// retry repeats a system call that a signal interrupted.
-func retry(call func() error) error {
-	for {
-		if err := call(); !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
 }
 
 func (d *Disk) inside(off, length int64) error {
@@ -218,11 +204,11 @@ func (d *Disk) Sync() error {
 		}
 	}
 	if len(logs) > 0 {
-		if err := d.dir.Sync(); err != nil {
+		if err := d.files.SyncDir(d.undoPath()); err != nil {
 			return fmt.Errorf("sync undo directory of %s: %w", d.path, err)
 		}
 	}
-	if err := d.onImage(unix.Fdatasync); err != nil {
+	if err := d.image.SyncData(); err != nil {
 		return fmt.Errorf("sync %s: %w", d.path, err)
 	}
 	return nil
@@ -246,10 +232,8 @@ func (d *Disk) release() error {
 	for _, s := range d.segments {
 		all = append(all, s.file.Close())
 	}
-	for _, f := range []*os.File{d.dir, d.image} {
-		if f != nil {
-			all = append(all, f.Close())
-		}
+	if d.image != nil {
+		all = append(all, d.image.Close())
 	}
 	return errors.Join(all...)
 }

@@ -56,7 +56,7 @@ func (d *Disk) foldable(keep, before uint64) (into *segment, between []*segment)
 // does no harm.
 func (d *Disk) fold(into *segment, between []*segment) error {
 	intent := filepath.Join(d.undoPath(), foldName)
-	if err := os.WriteFile(intent, strconv.AppendUint(nil, into.sequence, 10), 0o600); err != nil {
+	if err := d.writeIntent(intent, into.sequence); err != nil {
 		return err
 	}
 	saved := blockSet{}
@@ -72,7 +72,7 @@ func (d *Disk) fold(into *segment, between []*segment) error {
 			return err
 		}
 	}
-	if err := errors.Join(into.file.Sync(), d.dir.Sync()); err != nil {
+	if err := errors.Join(into.file.Sync(), d.files.SyncDir(d.undoPath())); err != nil {
 		return err
 	}
 	d.mu.Lock()
@@ -83,7 +83,7 @@ func (d *Disk) fold(into *segment, between []*segment) error {
 			return err
 		}
 	}
-	return os.Remove(intent)
+	return d.files.Remove(intent)
 }
 
 // copyMissing adds those blocks of from's records to into that saved has not.
@@ -148,5 +148,5 @@ func (d *Disk) finishFold() error {
 			}
 		}
 	}
-	return os.Remove(path) // of half an intent, too: nothing was added yet
+	return d.files.Remove(path) // of half an intent, too: nothing was added yet
 }

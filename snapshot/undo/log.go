@@ -32,11 +32,11 @@ func (d *Disk) loadSegments() error {
 		sequence, err := strconv.ParseUint(name, 16, 64)
 		if !isSegment || err != nil || len(name) != 16 {
 			if strings.HasSuffix(entry.Name(), ".tmp") {
-				_ = os.Remove(filepath.Join(d.undoPath(), entry.Name()))
+				_ = d.files.Remove(filepath.Join(d.undoPath(), entry.Name()))
 			}
 			continue
 		}
-		s, err := openSegment(filepath.Join(d.undoPath(), entry.Name()), sequence, d.size)
+		s, err := openSegment(d.files, filepath.Join(d.undoPath(), entry.Name()), sequence, d.size)
 		if err != nil {
 			return err
 		}
@@ -73,7 +73,7 @@ func (d *Disk) Mark(sequence uint64) error {
 	if last != nil && sequence <= last.sequence {
 		return fmt.Errorf("mark %s with %d, after %d: %w", d.path, sequence, last.sequence, ErrMarker)
 	}
-	s, err := createSegment(d.undoPath(), sequence, d.size)
+	s, err := createSegment(d.files, d.undoPath(), sequence, d.size)
 	if err != nil {
 		return fmt.Errorf("mark %s with %d: %w", d.path, sequence, err)
 	}
@@ -207,7 +207,7 @@ func (d *Disk) preservePiece(s *segment, off, end int64, hole bool) error {
 // if there is none.
 func (d *Disk) nextData(off int64) (int64, error) {
 	var at int64
-	err := d.onImage(func(fd int) (err error) {
+	err := d.image.Control(func(fd int) (err error) {
 		at, err = unix.Seek(fd, off, unix.SEEK_DATA)
 		return err
 	})

@@ -45,7 +45,7 @@ func (d *Disk) rollback(to uint64) error {
 		}
 	}
 	intent := filepath.Join(d.undoPath(), intentName)
-	if err := writeIntent(intent, to); err != nil {
+	if err := d.writeIntent(intent, to); err != nil {
 		return err
 	}
 	for i := len(d.segments) - 1; i >= first; i-- {
@@ -65,15 +65,22 @@ func (d *Disk) rollback(to uint64) error {
 	if err := d.segments[first].clear(); err != nil {
 		return err
 	}
-	return os.Remove(intent)
+	return d.files.Remove(intent)
 }
 
-func writeIntent(path string, to uint64) error {
+// writeIntent says under a name what is under way; it is there in whole or not
+// at all while this process' writes are.
+func (d *Disk) writeIntent(path string, to uint64) error {
 	temporary := path + ".tmp"
-	if err := os.WriteFile(temporary, strconv.AppendUint(nil, to, 10), 0o600); err != nil {
+	file, err := d.files.Open(temporary, os.O_CREATE|os.O_TRUNC)
+	if err != nil {
 		return err
 	}
-	return os.Rename(temporary, path)
+	_, err = file.Write(strconv.AppendUint(nil, to, 10))
+	if err = errors.Join(err, file.Close()); err != nil {
+		return err
+	}
+	return d.files.Rename(temporary, path)
 }
 
 // verify lists the records of a segment after checking every one.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"hash/crc32"
 	"os"
+
+	"vmctl/snapshot/durable"
 )
 
 const (
@@ -26,7 +28,8 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 type segment struct {
 	sequence uint64
 	path     string
-	file     *os.File
+	files    durable.Files
+	file     *durable.File
 	end      int64 // where the next record goes
 	saved    blockSet
 	unsynced bool  // has records that no Sync has seen
@@ -93,10 +96,10 @@ func (r record) next() int64 {
 
 // createSegment makes an empty segment. It appears under its name complete or
 // not at all.
-func createSegment(dir string, sequence uint64, diskSize int64) (*segment, error) {
-	s := &segment{sequence: sequence, path: segmentPath(dir, sequence), end: headerSize, saved: blockSet{}, unsynced: true}
+func createSegment(files durable.Files, dir string, sequence uint64, diskSize int64) (*segment, error) {
+	s := &segment{files: files, sequence: sequence, path: segmentPath(dir, sequence), end: headerSize, saved: blockSet{}, unsynced: true}
 	temporary := s.path + ".tmp"
-	file, err := os.OpenFile(temporary, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	file, err := files.Open(temporary, os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return nil, err
 	}
@@ -104,22 +107,22 @@ func createSegment(dir string, sequence uint64, diskSize int64) (*segment, error
 	var head [headerSize]byte
 	putHeader(head[:], magicSegment, sequence, 0, diskSize, nil)
 	if _, err = file.WriteAt(head[:], 0); err == nil {
-		err = os.Rename(temporary, s.path)
+		err = files.Rename(temporary, s.path)
 	}
 	if err != nil {
-		return nil, errors.Join(err, file.Close(), os.Remove(temporary))
+		return nil, errors.Join(err, file.Close(), files.Remove(temporary))
 	}
 	return s, nil
 }
 
 // openSegment opens a segment that is there. A segment that does not look right
 // is opened as damaged: the disk stays usable, its rollback does not.
-func openSegment(path string, sequence uint64, diskSize int64) (*segment, error) {
-	file, err := os.OpenFile(path, os.O_RDWR, 0)
+func openSegment(files durable.Files, path string, sequence uint64, diskSize int64) (*segment, error) {
+	file, err := files.Open(path, 0)
 	if err != nil {
 		return nil, err
 	}
-	s := &segment{sequence: sequence, path: path, file: file, unsynced: true}
+	s := &segment{files: files, sequence: sequence, path: path, file: file, unsynced: true}
 	info, err := file.Stat()
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
@@ -207,5 +210,5 @@ func (s *segment) clear() error {
 
 // remove closes and deletes the segment.
 func (s *segment) remove() error {
-	return errors.Join(s.file.Close(), os.Remove(s.path))
+	return errors.Join(s.file.Close(), s.files.Remove(s.path))
 }

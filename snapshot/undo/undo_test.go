@@ -296,7 +296,7 @@ func TestCutOffRollbackIsFinished(t *testing.T) {
 		t.Run(fmt.Sprint(undone), func(t *testing.T) {
 			path, want := build(t)
 			d := mustOpen(t, path, size)
-			must(t, writeIntent(filepath.Join(path+".undo", intentName), 2))
+			must(t, d.writeIntent(filepath.Join(path+".undo", intentName), 2))
 			for i := len(d.segments) - 1; i >= 1 && len(d.segments)-i <= undone; i-- {
 				all, err := d.verify(d.segments[i])
 				must(t, err)
