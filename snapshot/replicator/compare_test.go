@@ -7,47 +7,53 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
 // Guests write while the compare reads slowly, links are cut and come back: in
-// the end, and at every marker, replica and disk are equal.
+// the end, and at every marker, replica and disk are equal. Time is the bubble's:
+// a slow machine loses no link.
 func TestReplicaEqualsTheDiskWhateverHappens(t *testing.T) {
 	for seed := range uint64(8) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
-			random := rand.New(rand.NewPCG(seed, 3))
-			size := 3<<20 + random.IntN(100_000)
-			g := newRig(t, size, func(o *Options) { o.AckDeadline = 50 * time.Millisecond })
-			for _, l := range g.live {
-				l.slow = func() { time.Sleep(time.Millisecond) }
-			}
-			for range 3 {
-				c := g.attach()
-				g.guests(random, size, 60) // four at once, while the compare runs
-				if random.IntN(2) == 0 {
-					g.waitInSync(t)
-					must(t, g.same())
-				}
-				cut := make(chan struct{})
-				go func() {
-					defer close(cut)
-					time.Sleep(time.Duration(random.IntN(3000)) * time.Microsecond)
-					c.cut()
-				}()
-				g.guests(rand.New(rand.NewPCG(seed, 4)), size, 60) // while the link is cut
-				<-cut
-			}
-			g.attach()
-			g.guests(random, size, 30)
-			g.waitInSync(t)
-			must(t, g.same())
-			g.stop()
+			synctest.Test(t, func(t *testing.T) { whateverHappens(t, seed) })
 		})
 	}
 }
 
-// waitInSync attaches again whenever the machine was too slow for the deadline.
+func whateverHappens(t *testing.T, seed uint64) {
+	random := rand.New(rand.NewPCG(seed, 3))
+	size := 3<<20 + random.IntN(100_000)
+	g := newRig(t, size, func(o *Options) { o.AckDeadline = 50 * time.Millisecond })
+	for _, l := range g.live {
+		l.slow = func() { time.Sleep(time.Millisecond) }
+	}
+	for range 3 {
+		c := g.attach()
+		g.guests(random, size, 60) // four at once, while the compare runs
+		if random.IntN(2) == 0 {
+			g.waitInSync(t)
+			must(t, g.same())
+		}
+		cut := make(chan struct{})
+		go func() {
+			defer close(cut)
+			time.Sleep(time.Duration(random.IntN(3000)) * time.Microsecond)
+			c.cut()
+		}()
+		g.guests(rand.New(rand.NewPCG(seed, 4)), size, 60) // while the link is cut
+		<-cut
+	}
+	g.attach()
+	g.guests(random, size, 30)
+	g.waitInSync(t)
+	must(t, g.same())
+	g.stop()
+}
+
+// waitInSync attaches again whenever the link was lost.
 func (g *rig) waitInSync(t *testing.T) {
 	t.Helper()
 	eventually(t, "in sync", func() bool {
@@ -77,6 +83,7 @@ func (g *rig) guests(random *rand.Rand, size, writes int) {
 				if err := g.write(mine.IntN(2), p, int64(off)); err != nil {
 					g.t.Errorf("write: %v", err)
 				}
+				time.Sleep(time.Duration(mine.IntN(100)) * time.Microsecond)
 			}
 		})
 	}
