@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 
 	"vmctl/snapshot/durable"
@@ -62,7 +61,7 @@ func OpenStandby(ctx context.Context, config StandbyConfig) (_ *Standby, err err
 	var paths []string
 	fresh := false
 	for _, d := range config.Disks {
-		if err := os.MkdirAll(filepath.Dir(d.Path), 0o700); err != nil {
+		if err := config.files.MakeDir(filepath.Dir(d.Path)); err != nil {
 			return nil, fmt.Errorf("open the replica: %w", err)
 		}
 		disk, err := undo.OpenWith(config.files, d.Path, d.Size)
@@ -183,9 +182,17 @@ func (s *standbyDisks) Sync() error { return s.receiver.Sync() }
 
 // Rollback refuses the owner's frames first: one that was received and not yet
 // applied must not land behind the rollback.
-func (s *standbyDisks) Rollback(sequence uint64) error {
+func (s *standbyDisks) Rollback(sequence uint64, ready func() error) error {
 	s.receiver.Stop()
 	if err := s.identity.Forget(); err != nil {
+		return err
+	}
+	for name, disk := range s.disks {
+		if err := disk.SyncLog(); err != nil {
+			return fmt.Errorf("disk %s: %w", name, err)
+		}
+	}
+	if err := ready(); err != nil {
 		return err
 	}
 	for name, disk := range s.disks {

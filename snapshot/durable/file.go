@@ -22,9 +22,9 @@ func (f *File) Write(p []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := f.files.ask(Change{Kind: Write, Path: f.Name(), Offset: at, Data: p}); err != nil {
+	if err := f.files.ask(Change{Kind: Write, Path: f.Name(), File: f, Offset: at, Data: p}); err != nil {
 		if errors.Is(err, ErrTorn) {
-			_, _ = f.File.Write(p[:len(p)/2])
+			_, _ = f.File.Write(p[:Half(p)])
 		}
 		return 0, err
 	}
@@ -33,18 +33,28 @@ func (f *File) Write(p []byte) (int, error) {
 
 // WriteAt writes all of p at off.
 func (f *File) WriteAt(p []byte, off int64) (int, error) {
-	if err := f.files.ask(Change{Kind: Write, Path: f.Name(), Offset: off, Data: p}); err != nil {
+	if err := f.files.ask(Change{Kind: Write, Path: f.Name(), File: f, Offset: off, Data: p}); err != nil {
 		if errors.Is(err, ErrTorn) {
-			_, _ = f.File.WriteAt(p[:len(p)/2], off)
+			_, _ = f.File.WriteAt(p[:Half(p)], off)
 		}
 		return 0, err
 	}
 	return f.File.WriteAt(p, off)
 }
 
+// Half is how much of p a torn write makes: half of it, and of whole sectors
+// half of the sectors.
+func Half(p []byte) int {
+	half := len(p) / 2
+	if len(p)%512 == 0 {
+		half -= half % 512
+	}
+	return half
+}
+
 // Truncate sets the file's length.
 func (f *File) Truncate(length int64) error {
-	if err := f.files.ask(Change{Kind: Truncate, Path: f.Name(), Offset: length}); err != nil {
+	if err := f.files.ask(Change{Kind: Truncate, Path: f.Name(), File: f, Offset: length}); err != nil {
 		return err
 	}
 	return f.File.Truncate(length)
@@ -52,7 +62,7 @@ func (f *File) Truncate(length int64) error {
 
 // Sync makes content and length durable; the name is SyncDir's business.
 func (f *File) Sync() error {
-	if err := f.files.ask(Change{Kind: Sync, Path: f.Name()}); err != nil {
+	if err := f.files.ask(Change{Kind: Sync, Path: f.Name(), File: f}); err != nil {
 		return err
 	}
 	return f.File.Sync()
@@ -60,7 +70,7 @@ func (f *File) Sync() error {
 
 // SyncData is Sync without times and other facts that no reading needs.
 func (f *File) SyncData() error {
-	if err := f.files.ask(Change{Kind: Sync, Path: f.Name()}); err != nil {
+	if err := f.files.ask(Change{Kind: Sync, Path: f.Name(), File: f}); err != nil {
 		return err
 	}
 	return f.Control(unix.Fdatasync)
@@ -68,7 +78,7 @@ func (f *File) SyncData() error {
 
 // Punch makes a range a hole; EOPNOTSUPP where the file system has none.
 func (f *File) Punch(off, length int64) error {
-	if err := f.files.ask(Change{Kind: Punch, Path: f.Name(), Offset: off, Length: length}); err != nil {
+	if err := f.files.ask(Change{Kind: Punch, Path: f.Name(), File: f, Offset: off, Length: length}); err != nil {
 		return err
 	}
 	const punch = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE

@@ -26,7 +26,8 @@ const (
 // Change is one change of a file or of a directory's names.
 type Change struct {
 	Kind   Kind
-	Path   string
+	Path   string // as it was opened, if the file has another name by now
+	File   *File  // nil: a change of names only
 	To     string // of a Rename
 	Offset int64  // of a Write or Punch; of a Truncate the new length
 	Length int64  // of a Punch
@@ -52,8 +53,9 @@ func (f Files) ask(c Change) error {
 // Open opens a file to read and write. With O_CREATE in flag it is made if it is
 // not there; its name is durable after SyncDir.
 func (f Files) Open(path string, flag int) (*File, error) {
+	file := &File{files: f}
 	if f.Watch != nil && flag&(os.O_CREATE|os.O_TRUNC) != 0 {
-		change := Change{Kind: Create, Path: path}
+		change := Change{Kind: Create, Path: path, File: file}
 		if _, err := os.Stat(path); err == nil {
 			change.Kind = Truncate
 		}
@@ -63,18 +65,23 @@ func (f Files) Open(path string, flag int) (*File, error) {
 			}
 		}
 	}
-	file, err := os.OpenFile(path, os.O_RDWR|flag, 0o600)
-	if err != nil {
+	var err error
+	if file.File, err = os.OpenFile(path, os.O_RDWR|flag, 0o600); err != nil {
 		return nil, err
 	}
-	return &File{file, f}, nil
+	return file, nil
 }
 
-// MakeDir makes a directory that is not there, durably. The one that it is in
-// must be.
+// MakeDir makes a directory and those it is in, as far as they are not there,
+// durably.
 func (f Files) MakeDir(path string) error {
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		return nil
+	}
+	if parent := filepath.Dir(path); parent != path {
+		if err := f.MakeDir(parent); err != nil {
+			return err
+		}
 	}
 	if err := f.ask(Change{Kind: Mkdir, Path: path}); err != nil {
 		return err
@@ -111,24 +118,4 @@ func (f Files) SyncDir(path string) error {
 		return err
 	}
 	return errors.Join(dir.Sync(), dir.Close())
-}
-
-// Replace gives the file at path new content: the old or the new is there
-// whatever happens, and the new one for good once it returns nil. renamed says
-// that the new one may be there although there was an error.
-func (f Files) Replace(path string, content []byte) (renamed bool, err error) {
-	file, err := f.Open(path+".tmp", os.O_CREATE|os.O_TRUNC)
-	if err != nil {
-		return false, err
-	}
-	if _, err = file.Write(content); err == nil {
-		err = file.Sync()
-	}
-	if err = errors.Join(err, file.Close()); err != nil {
-		return false, err
-	}
-	if err := f.Rename(path+".tmp", path); err != nil {
-		return false, err
-	}
-	return true, f.SyncDir(filepath.Dir(path))
 }

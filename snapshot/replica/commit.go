@@ -150,7 +150,7 @@ func (r *Replica) commit(ctx context.Context, s *staged, end *End) error {
 		return fmt.Errorf("flush disks before the commit: %w", err)
 	}
 	next := *r.rec
-	next.Floor = max(next.Floor, s.begin.Epoch)
+	next.Floor, next.Rolling = max(next.Floor, s.begin.Epoch), 0
 	next.Commit = &commit{Begin: s.begin, End: *end, BootID: r.cfg.BootID, BlobData: s.blob}
 	if s.delta == nil {
 		next.Commit.RAM = r.fileName(s.begin, "ram")

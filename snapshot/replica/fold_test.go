@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"vmctl/snapshot/memory"
+
+	"vmctl/node/wire"
 )
 
 // Checkpoints that are begun and never end leave no marks behind; a late end of
@@ -50,5 +52,29 @@ func TestAbandonedCheckpoints(t *testing.T) {
 	}
 	if got := verify(t, cfg, src.instants, 4); got != first {
 		t.Errorf("holds %d, want %d", got, first)
+	}
+}
+
+// A fence between the last part of a checkpoint and its end: the end is of an
+// epoch that is over, and nothing is committed.
+func TestFenceBeforeTheEnd(t *testing.T) {
+	cfg := peerIn(t, t.TempDir())
+	src := newSource(t, 15, 3, cfg.Disks.(testDisks))
+	r := mustOpen(t, cfg)
+	l, _ := src.attach(r)
+	n, _ := src.mustCheckpoint()
+	l.alter = func(kind wire.Kind, _ any) {
+		if kind != KindEnd {
+			return
+		}
+		if err := r.Fence(t.Context(), 9); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, _, err := src.checkpoint(); !errors.Is(err, ErrStale) {
+		t.Errorf("committed behind a fence: %v", err)
+	}
+	if s := mustStatus(t, r); s.Sequence != n || s.Floor != 9 {
+		t.Errorf("the replica is at %d, floor %d", s.Sequence, s.Floor)
 	}
 }

@@ -54,7 +54,10 @@ func (d testDisks) WaitMark(ctx context.Context, n uint64) error {
 
 func (d testDisks) Sync() error { return d.ask("disksync") }
 
-func (d testDisks) Rollback(n uint64) error {
+func (d testDisks) Rollback(n uint64, ready func() error) error {
+	if err := errors.Join(d.ask("logsync"), ready()); err != nil {
+		return err
+	}
 	data, err := os.ReadFile(d.mark(n)) // missing: it was dropped too early
 	if err != nil {
 		return err

@@ -24,6 +24,9 @@ type record struct {
 	Void   *Void   `msgpack:"void"`
 	Commit *commit `msgpack:"commit"`
 	Before *commit `msgpack:"before,omitempty"` // the one before it, its Delta the way back; see StepBack
+	// Rolling is the checkpoint that a takeover brings all disks back to, 0: none.
+	// While it stands here, no disk is used before it is there.
+	Rolling uint64 `msgpack:"rolling,omitempty"`
 }
 
 // commit describes the committed checkpoint.

@@ -27,8 +27,9 @@ type Disks interface {
 	WaitMark(ctx context.Context, sequence uint64) error
 	// Sync makes data and undo logs durable.
 	Sync() error
-	// Rollback brings every disk back to its state at the mark.
-	Rollback(sequence uint64) error
+	// Rollback refuses further writes, makes the undo logs durable, calls ready,
+	// and if that succeeds brings every disk back to its state at the mark.
+	Rollback(sequence uint64, ready func() error) error
 	// Drop forgets how to go back to marks below before.
 	Drop(before uint64) error
 	// Fold forgets the marks between keep and before, which came to nothing, but
@@ -103,7 +104,7 @@ func Open(ctx context.Context, cfg Config) (*Replica, error) {
 		cfg.BootID = strings.TrimSpace(string(id))
 	}
 	for _, dir := range []string{cfg.Dir, cfg.RAMDir} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+		if err := cfg.Files.MakeDir(dir); err != nil {
 			return nil, fmt.Errorf("open replica: %w", err)
 		}
 	}
@@ -152,6 +153,9 @@ func (r *Replica) load() error {
 		if r.memory {
 			keep = rec.ramFiles()
 		}
+	}
+	if err := r.rollOn(); err != nil {
+		return err
 	}
 	if err := r.removeFiles(keep...); err != nil {
 		return fmt.Errorf("remove what an earlier run left: %w", err)
@@ -292,9 +296,9 @@ func (r *Replica) Close() error {
 // noDisks is a guest without disks.
 type noDisks struct{}
 
-func (noDisks) WaitMark(context.Context, uint64) error { return nil }
-func (noDisks) Sync() error                            { return nil }
-func (noDisks) Rollback(uint64) error                  { return nil }
-func (noDisks) Drop(uint64) error                      { return nil }
-func (noDisks) Fold(uint64, uint64) error              { return nil }
-func (noDisks) Close() error                           { return nil }
+func (noDisks) WaitMark(context.Context, uint64) error      { return nil }
+func (noDisks) Sync() error                                 { return nil }
+func (noDisks) Rollback(_ uint64, ready func() error) error { return ready() }
+func (noDisks) Drop(uint64) error                           { return nil }
+func (noDisks) Fold(uint64, uint64) error                   { return nil }
+func (noDisks) Close() error                                { return nil }

@@ -445,27 +445,43 @@ func TestRefusals(t *testing.T) {
 
 // What is changed on its way is refused, and costs one checkpoint only.
 func TestDamageOnTheWay(t *testing.T) {
-	for kind, change := range map[wire.Kind]func(any){
-		KindChunk: func(m any) { m.(*Chunk).Data[100] ^= 1 },
+	var earlier []byte // a whole chunk, of the checkpoint before
+	for name, damage := range map[string]func(kind wire.Kind, m any){
+		"a bit of a chunk": func(kind wire.Kind, m any) {
+			if kind == KindChunk {
+				m.(*Chunk).Data[100] ^= 1
+			}
+		},
+		"another chunk": func(kind wire.Kind, m any) {
+			if kind == KindChunk {
+				m.(*Chunk).Data = earlier
+			}
+		},
+		"device state and its sum": func(kind wire.Kind, m any) {
+			if kind == KindEnd {
+				m.(End).BlobSum[3] ^= 1
+			}
+		},
 	} {
 		cfg := peerIn(t, t.TempDir())
 		src := newSource(t, 14, 3, cfg.Disks.(testDisks))
 		r := mustOpen(t, cfg)
 		l, _ := src.attach(r)
-		src.mustCheckpoint()
-		l.alter = func(k wire.Kind, m any) {
-			if k == kind {
-				change(m)
+		l.alter = func(kind wire.Kind, m any) {
+			if kind == KindChunk {
+				earlier = bytes.Clone(m.(*Chunk).Data)
 			}
 		}
+		src.mustCheckpoint()
+		l.alter = damage
 		if _, _, err := src.checkpoint(); !errors.Is(err, ErrDamaged) {
-			t.Fatalf("kind %d: %v", kind, err)
+			t.Fatalf("%s: %v", name, err)
 		}
 		l.alter = nil
 		n, _ := src.mustCheckpoint()
 		_ = r.Close()
 		if got := verify(t, cfg, src.instants, 4); got != n {
-			t.Errorf("holds %d, not %d", got, n)
+			t.Errorf("%s: holds %d, not %d", name, got, n)
 		}
 	}
 }

@@ -57,18 +57,23 @@ func (r *Replica) fenceLocked(epoch uint64) error {
 	if err := r.mend(); err != nil {
 		return err
 	}
-	if r.rec.Floor >= epoch {
-		return nil
-	}
 	next := *r.rec
 	next.Floor = epoch
-	if err := r.files.writeRecord(r.cfg.Dir, &next); err != nil {
+	return r.store(&next)
+}
+
+// store makes next the record, durably. The caller holds the commit lock.
+func (r *Replica) store(next *record) error {
+	if r.rec.Floor >= next.Floor && r.rec.Rolling == next.Rolling {
+		return nil
+	}
+	if err := r.files.writeRecord(r.cfg.Dir, next); err != nil {
 		if errors.Is(err, errUnsure) {
 			r.broken = err
 		}
 		return err
 	}
-	r.rec = &next
+	r.rec = next
 	return nil
 }
 
@@ -148,13 +153,41 @@ func (r *Replica) rollBack() error {
 		return nil
 	}
 	sequence := r.rec.Commit.Begin.Sequence
-	if err := r.cfg.Disks.Rollback(sequence); err != nil {
+	if err := r.rollTo(sequence); err != nil {
 		return fmt.Errorf("roll disks back to %d: %w", sequence, err)
 	}
 	if err := r.cfg.Disks.Close(); err != nil {
 		return fmt.Errorf("let go of the disks: %w", err)
 	}
 	r.rolled = true
+	return nil
+}
+
+// rollTo brings all disks back to a checkpoint. A power cut in it must not leave
+// some of the disks, or parts of one, as they were: the undo logs are durable
+// first, then the word that they are to be undone, and only then does the first
+// disk change. The word is taken back before anybody runs the guest: what it
+// writes is never rolled back.
+func (r *Replica) rollTo(sequence uint64) error {
+	say := func(rolling uint64) error {
+		next := *r.rec
+		next.Rolling = rolling
+		return r.store(&next)
+	}
+	if err := r.cfg.Disks.Rollback(sequence, func() error { return say(sequence) }); err != nil {
+		return err
+	}
+	return say(0)
+}
+
+// rollOn finishes a rollback that was cut off.
+func (r *Replica) rollOn() error {
+	if r.rec.Rolling == 0 || r.rolled {
+		return nil
+	}
+	if err := r.rollTo(r.rec.Rolling); err != nil {
+		return fmt.Errorf("finish the rollback of the disks to %d: %w", r.rec.Rolling, err)
+	}
 	return nil
 }
 

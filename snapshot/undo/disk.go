@@ -45,6 +45,9 @@ type Disk struct {
 	fresh    bool
 
 	syncing sync.Mutex // one Sync at a time, without holding up writes
+	// reading is held by reads: a file is closed, and its lock let go, only when
+	// the last call that uses it returns.
+	reading sync.RWMutex
 }
 
 // Open opens the image at path, or makes a sparse one of size bytes, and its
@@ -85,7 +88,7 @@ func (d *Disk) open() error {
 		if err := d.image.Truncate(d.size); err != nil {
 			return err
 		}
-		if err := d.files.SyncDir(filepath.Dir(d.path)); err != nil {
+		if err := errors.Join(d.image.Sync(), d.files.SyncDir(filepath.Dir(d.path))); err != nil {
 			return err
 		}
 	default:
@@ -111,7 +114,9 @@ func (d *Disk) ReadAt(p []byte, off int64) (int, error) {
 	if err := d.inside(off, int64(len(p))); err != nil {
 		return 0, fmt.Errorf("read: %w", err)
 	}
+	d.reading.RLock()
 	n, err := d.image.ReadAt(p, off)
+	d.reading.RUnlock()
 	if err != nil {
 		return n, fmt.Errorf("read %d bytes at %d of %s: %w", len(p), off, d.path, err)
 	}
@@ -182,6 +187,25 @@ func (d *Disk) inside(off, length int64) error {
 func (d *Disk) Sync() error {
 	d.syncing.Lock()
 	defer d.syncing.Unlock()
+	if err := d.syncLog(); err != nil {
+		return err
+	}
+	if err := d.image.SyncData(); err != nil {
+		return fmt.Errorf("sync %s: %w", d.path, err)
+	}
+	return nil
+}
+
+// SyncLog makes the undo log of everything written before the call durable. To
+// be called before a Rollback that has to survive a power cut.
+func (d *Disk) SyncLog() error {
+	d.syncing.Lock()
+	defer d.syncing.Unlock()
+	return d.syncLog()
+}
+
+// syncLog is SyncLog; d.syncing is held.
+func (d *Disk) syncLog() error {
 	d.mu.Lock()
 	if d.closed {
 		d.mu.Unlock()
@@ -203,18 +227,17 @@ func (d *Disk) Sync() error {
 			return fmt.Errorf("sync undo segment %d of %s: %w", s.sequence, d.path, err)
 		}
 	}
-	if len(logs) > 0 {
-		if err := d.files.SyncDir(d.undoPath()); err != nil {
-			return fmt.Errorf("sync undo directory of %s: %w", d.path, err)
-		}
+	if len(logs) == 0 {
+		return nil
 	}
-	if err := d.image.SyncData(); err != nil {
-		return fmt.Errorf("sync %s: %w", d.path, err)
+	if err := d.files.SyncDir(d.undoPath()); err != nil {
+		return fmt.Errorf("sync undo directory of %s: %w", d.path, err)
 	}
 	return nil
 }
 
-// Close closes image and segments without syncing them. A second Close is nil.
+// Close closes image and segments without syncing them: when it returns, another
+// Open succeeds. A second Close is nil.
 func (d *Disk) Close() error {
 	d.syncing.Lock()
 	defer d.syncing.Unlock()
@@ -224,6 +247,8 @@ func (d *Disk) Close() error {
 		return nil
 	}
 	d.closed = true
+	d.reading.Lock()
+	defer d.reading.Unlock()
 	return d.release()
 }
 

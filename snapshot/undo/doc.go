@@ -27,5 +27,6 @@
 //
 // What survives: the death of the process at any instant (the page cache keeps
 // what write(2) took). A power cut does not keep the order of unsynced writes;
-// whoever opens a disk after one must compare it against the other side.
+// whoever opens a disk after one must compare it against the other side. A
+// rollback survives it if SyncLog came before it and it is done again after it.
 package undo

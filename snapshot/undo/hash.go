@@ -52,7 +52,10 @@ func (d *Disk) Hash(off, length int64) (Sum, error) {
 		return Sum{}, fmt.Errorf("hash: %w", err)
 	}
 	if length == ChunkSize {
-		if data, err := d.nextData(off); err != nil {
+		d.reading.RLock()
+		data, err := d.nextData(off)
+		d.reading.RUnlock()
+		if err != nil {
 			return Sum{}, err
 		} else if data >= off+length {
 			return zeroSum, nil

@@ -16,7 +16,8 @@ const intentName = "rollback"
 
 // Rollback brings the image back to marker to, exactly, makes it durable, and
 // forgets the newer markers. On ErrMarker and ErrDamaged nothing was changed.
-// Cut off, it is finished by the next Open; it may also be called again.
+// Cut off by the end of the process, it is finished by the next Open; it may also
+// be called again, which is the caller's business after a power cut: see SyncLog.
 func (d *Disk) Rollback(to uint64) error {
 	d.syncing.Lock()
 	defer d.syncing.Unlock()
@@ -62,7 +63,9 @@ func (d *Disk) rollback(to uint64) error {
 		}
 		d.segments = d.segments[:last]
 	}
-	if err := d.segments[first].clear(); err != nil {
+	// Its records stay: they are what the image has now, and as long as they are
+	// there this can be done again from whatever a power cut leaves of the others.
+	if err := d.segments[first].resume(d.size); err != nil {
 		return err
 	}
 	return d.files.Remove(intent)
@@ -135,8 +138,8 @@ func (d *Disk) finishRollback() error {
 		return err
 	}
 	to, err := strconv.ParseUint(strings.TrimSpace(string(raw)), 10, 64)
-	if err != nil {
-		return fmt.Errorf("unfinished rollback in %s: %w (%w)", path, ErrDamaged, err)
+	if err != nil { // torn by a power cut: who rolled back has to know and do it again
+		return d.files.Remove(path)
 	}
 	if err := d.rollback(to); err != nil {
 		return fmt.Errorf("finish the rollback to %d: %w", to, err)

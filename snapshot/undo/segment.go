@@ -199,15 +199,6 @@ func (s *segment) append(raw []byte) error {
 	return nil
 }
 
-// clear empties the segment.
-func (s *segment) clear() error {
-	if err := s.file.Truncate(headerSize); err != nil {
-		return fmt.Errorf("empty undo segment %d: %w", s.sequence, err)
-	}
-	s.end, s.saved, s.unsynced = headerSize, blockSet{}, true
-	return nil
-}
-
 // remove closes and deletes the segment.
 func (s *segment) remove() error {
 	return errors.Join(s.file.Close(), s.files.Remove(s.path))
