@@ -55,6 +55,8 @@ type ProtectorConfig struct {
 	// Noted is told what people should know; kind is the word for it.
 	Noted func(kind, text string)
 	Log   *slog.Logger
+
+	ackDeadline time.Duration // tests: see replicator.Options; 0: the default
 }
 
 // Protector keeps one running guest's replica up to date. It lives as long as
@@ -99,7 +101,7 @@ func NewProtector(config ProtectorConfig) (_ *Protector, err error) {
 	}
 	p.replicator, err = replicator.New(replicator.Options{
 		Guest: config.UUID, Epoch: config.Epoch, Disks: config.Mirror.replicatorDisks(), Outdated: config.Outdated,
-		Map: config.Map, Rate: config.Rate, Degrade: config.Degrade, InSync: p.disksSynced,
+		Map: config.Map, Rate: config.Rate, Degrade: config.Degrade, InSync: p.disksSynced, AckDeadline: config.ackDeadline,
 	}, config.Log)
 	if err != nil {
 		stop()
