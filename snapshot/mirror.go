@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +35,8 @@ type Mirror struct {
 	Disks   []MirrorDisk
 	Target  string // the replicator's unix socket
 	Export  string // QEMU's own NBD socket, for the compare
+
+	reconnect int // tests: see reconnectDelay, which 0 means
 }
 
 // reconnectDelay is how many seconds QEMU holds mirror writes back for an agent
@@ -77,7 +80,7 @@ func (m *Mirror) Start(ctx context.Context) error {
 
 func (m *Mirror) startDisk(ctx context.Context, i int, d MirrorDisk) error {
 	target := object{
-		"driver": "nbd", "node-name": targetNode(i), "export": d.Name, "reconnect-delay": reconnectDelay,
+		"driver": "nbd", "node-name": targetNode(i), "export": d.Name, "reconnect-delay": cmp.Or(m.reconnect, reconnectDelay),
 		// Zeroes take no space in the replica either. A QEMU whose mirror passes a
 		// discard on (7.2's filter node drops it before it reaches any disk) must
 		// not lose it here: the disks would differ.
