@@ -45,12 +45,14 @@ unit: deps
 	CGO_ENABLED=1 go test -race -p 3 -timeout 20m $$(go list ./... | grep -v -e '^vmctl/node/e2e' -e '^vmctl/packaging/testguest$$')
 
 # Who may run a guest: every state within small bounds, 10^4 schedules of at least
-# twenty faults each, and the mutants that they must catch.
+# twenty faults each, and the mutants that they must catch. And what a replica is
+# after a power cut at each of its changes and at 200 random moments.
 .PHONY: sim
 sim:
 	go test -count=1 -v ./ha/model | grep -v '^=== '
 	go test -count=1 -v -run 'TestSchedules|TestBrokenWorlds' ./ha/sim -ha.schedules=10000 | grep -v '^=== '
 	go test -count=1 -v -run TestMutants ./ha | grep -v '^=== '
+	go test -count=1 -v -run 'TestCutAtEveryChange|TestPowerCutAtAnyMoment' ./snapshot | grep -v '^=== '
 
 # The same for as long as one likes; what was done is kept, SOAK=-resume goes on.
 SOAK ?=

@@ -94,7 +94,10 @@ func (g *awayGuest) protectOnce(p *Protector, until func() bool) error {
 	defer cancel()
 	over := make(chan error, 1)
 	dial := func(serve func(context.Context, Stream) error) Dial {
-		return func(context.Context) (Stream, error) { return join(serve), nil }
+		return func(context.Context) (Stream, replicator.Peer, error) {
+			said, err := g.peer.Says()
+			return join(serve), said, err
+		}
 	}
 	go func() {
 		over <- p.Protect(ctx, dial(g.peer.ServeDisks), dial(g.peer.ServeCheckpoints), func() time.Duration { return 50 * time.Millisecond })

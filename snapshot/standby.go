@@ -74,7 +74,7 @@ func OpenStandby(ctx context.Context, config StandbyConfig) (_ *Standby, err err
 	}
 	rc := replica.Config{Dir: config.Dir, RAMDir: config.RAMDir, Name: config.UUID, MaxRAM: config.MaxRAM, DiskPaths: paths, Log: config.Log, Files: config.files, BootID: config.BootID}
 	if len(s.disks) > 0 {
-		if err := os.MkdirAll(config.Dir, 0o700); err != nil {
+		if err := config.files.MakeDir(config.Dir); err != nil {
 			return nil, fmt.Errorf("open the replica: %w", err)
 		}
 		if s.identity, err = replicator.OpenIdentity(filepath.Join(config.Dir, "identity"), config.BootID, paths); err != nil {
