@@ -67,8 +67,8 @@ func TestFoldCutOff(t *testing.T) {
 		t.Fatal("nothing was folded")
 	}
 	for _, gone := range [][]uint64{nil, {2}, {2, 3}} { // removed so far
-		for cut := len(old); cut <= len(whole); cut += 97 {
-			if cut+97 > len(whole) || gone != nil {
+		for cut := len(old); cut <= len(whole); cut += 397 {
+			if cut+397 > len(whole) || gone != nil {
 				cut = len(whole)
 			}
 			must(t, os.RemoveAll(path+".undo"))
