@@ -85,7 +85,6 @@ func TestStandbyDies(t *testing.T) {
 	b := newBench(t, "--protection", "resume")
 	b.standby(b.A, b.B)
 	first := b.B.Process(t.Context(), b.vm.UUID)
-	b.must(b.recorder.Judged(t.Context()))
 	b.must(syscall.Kill(first, syscall.SIGKILL))
 	b.must(lab.Eventually(t.Context(), 10*time.Second, func() error {
 		if now := b.B.Process(t.Context(), b.vm.UUID); now == first || now == 0 || !b.B.Waits(t.Context(), b.vm.UUID) {
@@ -133,7 +132,6 @@ func (b *bench) anotherStandby() {
 	b.standby(b.A, b.B)
 	first := b.B.Process(b.t.Context(), b.vm.UUID)
 	b.must(b.B.SetAnother(true))
-	b.must(b.recorder.Judged(b.t.Context()))
 	b.must(syscall.Kill(first, syscall.SIGKILL))
 	b.must(lab.Eventually(b.t.Context(), 20*time.Second, func() error {
 		if now := b.B.Process(b.t.Context(), b.vm.UUID); now == 0 || now == first || !b.B.Waits(b.t.Context(), b.vm.UUID) {

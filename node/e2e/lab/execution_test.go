@@ -2,11 +2,13 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -24,7 +26,8 @@ func spinning(t *testing.T, dir, name string, more ...string) *watched {
 		t.Fatal(err)
 	}
 	qemu := exec.Command("qemu-system-x86_64", append([]string{"-name", name + ",debug-threads=on", "-nodefaults", "-no-user-config", "-display", "none", "-vga", "none",
-		"-machine", "pc-q35-7.2", "-accel", "tcg", "-smp", "2", "-m", "32M", "-bios", image, "-qmp", "unix:" + socket + ",server=on,wait=off"}, more...)...)
+		"-machine", "pc-q35-7.2", "-accel", "tcg", "-smp", "2", "-m", "32M", "-bios", image, "-qmp", "unix:" + socket + ",server=on,wait=off",
+		"-qmp", "unix:" + socket + ".test,server=on,wait=off"}, more...)...)
 	qemu.Stderr = os.Stderr
 	if err := qemu.Start(); err != nil {
 		t.Fatal(err)
@@ -38,7 +41,7 @@ func (h *watched) tell(t *testing.T, command string, args any, state string) {
 	t.Helper()
 	var client *qmp.Client
 	err := Eventually(t.Context(), 20*time.Second, func() (err error) {
-		client, err = qmp.Dial(t.Context(), h.monitor(0), nil)
+		client, err = qmp.Dial(t.Context(), h.monitor(0)+".test", nil)
 		return err
 	})
 	if err != nil {
@@ -73,15 +76,25 @@ func TestRecorderSeesExecution(t *testing.T) {
 
 	waits := spinning(t, dir, "b", "-S", "-incoming", "defer")
 	ctx, cancel := context.WithCancel(t.Context())
-	r := &Recorder{hosts: []*watched{runs, waits}, cancel: cancel}
+	r := &Recorder{hosts: []*watched{runs, waits}, waiters: map[int]*waiter{}, cancel: cancel}
 	r.tasks.Go(func() { r.sample(ctx) })
 	both := []look{{runs, runs.process(ctx)}, {waits, waits.process(ctx)}}
+	if err := Eventually(ctx, 20*time.Second, func() error {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.waiters[both[1].pid] == nil {
+			return errors.New("the recorder has not seen who waits")
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
 	r.judge(ctx, time.Now(), both) // its monitor may not be there yet
 	time.Sleep(time.Second)
 	none := func(when string) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if r.overlaps != nil || !strings.Contains(r.started[0], "it is inmigrate") {
+		if r.overlaps != nil || !strings.Contains(r.started[0], "it waits") {
 			t.Errorf("%s: %q, %q", when, r.overlaps, r.started)
 		}
 	}
@@ -98,6 +111,26 @@ func TestRecorderSeesExecution(t *testing.T) {
 	}
 }
 
+// A QEMU that waited and was killed has not executed, whatever time its end took.
+func TestRecorderHearsToTheEnd(t *testing.T) {
+	dir := t.TempDir()
+	runs, waits := spinning(t, dir, "a"), spinning(t, dir, "b", "-S", "-incoming", "defer")
+	r := Recorder{waiters: map[int]*waiter{}}
+	ctx, cancel := context.WithCancel(t.Context())
+	both := []look{{runs, runs.process(ctx)}, {waits, waits.process(ctx)}}
+	r.follow(ctx, both[1])
+	<-r.waiters[both[1].pid].heard
+	if err := syscall.Kill(both[1].pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	r.judge(ctx, time.Now(), both)
+	cancel()
+	r.tasks.Wait()
+	if len(r.overlaps) != 0 || len(r.started) != 1 {
+		t.Errorf("%q, %q", r.overlaps, r.started)
+	}
+}
+
 // Who cannot be asked counts as executing.
 func TestRecorderDoubts(t *testing.T) {
 	dir := t.TempDir()
@@ -109,10 +142,14 @@ func TestRecorderDoubts(t *testing.T) {
 		wrong  int
 	}{"waits": {waits, 0}, "runs": {runs, 1}, "gone": {&gone, 1}} {
 		gone.monitor = func(int) string { return filepath.Join(dir, "none") }
-		var r Recorder
+		ctx, cancel := context.WithCancel(t.Context())
+		r := Recorder{waiters: map[int]*waiter{}}
+		r.follow(ctx, look{test.second, test.second.process(ctx)})
 		r.judge(t.Context(), time.Now(), []look{{runs, runs.process(t.Context())}, {test.second, test.second.process(t.Context())}})
 		if len(r.overlaps) != test.wrong || len(r.started) != 1-test.wrong {
 			t.Errorf("%s: %q, %q", name, r.overlaps, r.started)
 		}
+		cancel()
+		r.tasks.Wait()
 	}
 }

@@ -33,6 +33,7 @@ type Recorder struct {
 	overlaps []string  // what must not be
 	started  []string  // what was not, though vCPU threads ran on both hosts
 	heardOf  []mark    // every record
+	waiters  map[int]*waiter
 }
 
 // mark is when a counter was heard.
@@ -52,7 +53,7 @@ type Stint struct {
 // Record begins to watch a guest.
 func (l *Lab) Record(ctx context.Context, uuid string) (*Recorder, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	r := &Recorder{cancel: cancel, hosts: []*watched{l.A.watch(uuid), l.B.watch(uuid)}}
+	r := &Recorder{cancel: cancel, waiters: map[int]*waiter{}, hosts: []*watched{l.A.watch(uuid), l.B.watch(uuid)}}
 	for _, h := range []*Host{l.A, l.B} {
 		fd, err := l.sniff("p" + h.Name)
 		if err != nil {
@@ -173,7 +174,10 @@ func (r *Recorder) sample(ctx context.Context) {
 		running := []look{}
 		for _, h := range r.hosts {
 			if round%5 == 0 || pids[h.name] == 0 {
-				pids[h.name] = h.process(ctx)
+				before := pids[h.name]
+				if pids[h.name] = h.process(ctx); pids[h.name] != before && pids[h.name] != 0 {
+					r.follow(ctx, look{h, pids[h.name]})
+				}
 			}
 			key := h.name + strconv.Itoa(pids[h.name])
 			now := vcpuTime(pids[h.name])
