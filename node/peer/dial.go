@@ -64,8 +64,15 @@ func dialTLS(ctx context.Context, addr string, pair *tls.Certificate, check func
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	dialer := &tls.Dialer{NetDialer: &net.Dialer{KeepAlive: 5 * time.Second}, Config: config}
-	conn, err := dialer.DialContext(ctx, "tcp", addr)
+	dialer := &net.Dialer{KeepAlive: 5 * time.Second}
+	raw, err := dialer.DialContext(ctx, "tcp", addr)
+	var conn *tls.Conn
+	if err == nil {
+		conn = tls.Client(wire.Gather(raw), config)
+		if err = conn.HandshakeContext(ctx); err != nil {
+			raw.Close()
+		}
+	}
 	if err != nil {
 		if errors.Is(err, ErrStranger) {
 			return nil, fmt.Errorf("connect to %s: %w", addr, err)

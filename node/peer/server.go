@@ -134,7 +134,7 @@ func (s *Server) secure(ctx context.Context, raw net.Conn, config *tls.Config) (
 	if s.Lean {
 		return lean(ctx, raw, config)
 	}
-	secure := tls.Server(raw, config)
+	secure := tls.Server(wire.Gather(raw), config)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		return nil, tls.ConnectionState{}, fmt.Errorf("TLS: %w", err)
 	}

@@ -48,6 +48,8 @@ type Conn struct {
 	opts    Options
 	version int // what the handshake agreed on; 0 before it
 
+	gather *Gathering // below TLS; nil: none
+
 	writing sync.Mutex
 	out     bytes.Buffer
 	encoder *msgpack.Encoder
@@ -65,6 +67,10 @@ func NewConn(raw net.Conn, opts Options) *Conn {
 		opts.Buffer = 64 << 10
 	}
 	c := &Conn{raw: raw, opts: opts, in: bufio.NewReaderSize(raw, opts.Buffer)}
+	// Not before the handshake: its own messages must not be held back.
+	if secure, ok := raw.(*tls.Conn); ok && secure.ConnectionState().HandshakeComplete {
+		c.gather, _ = secure.NetConn().(*Gathering)
+	}
 	c.encoder = msgpack.NewEncoder(&c.out)
 	c.encoder.UseCompactInts(true)
 	return c
@@ -96,7 +102,14 @@ func (c *Conn) Send(kind Kind, body any) error {
 			return fmt.Errorf("send frame of kind %d: %w", kind, err)
 		}
 	}
-	if _, err := c.raw.Write(c.out.Bytes()); err != nil {
+	if c.gather != nil {
+		c.gather.hold()
+	}
+	_, err := c.raw.Write(c.out.Bytes())
+	if c.gather != nil {
+		err = errors.Join(err, c.gather.release())
+	}
+	if err != nil {
 		return fmt.Errorf("send frame of kind %d: %w", kind, err)
 	}
 	return nil
