@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"vmctl/node/e2e/bench/pacemaker"
+	"vmctl/node/e2e/bench/samples"
 	"vmctl/node/e2e/lab"
 )
 
@@ -57,11 +58,11 @@ func run(ctx context.Context) error {
 		}
 	}
 	err = measure(ctx, binary, tree, files, raw)
-	samples, failed := readSamples(raw)
+	all, failed := samples.Read[Sample](raw)
 	if err = errors.Join(err, failed); err != nil {
 		return err
 	}
-	table := report(samples, versions)
+	table := report(all, versions)
 	fmt.Print(table)
 	return os.WriteFile(filepath.Join(root, "bench", "failover.md"), []byte(table), 0o644)
 }
@@ -70,13 +71,13 @@ func run(ctx context.Context) error {
 // contestants take turns, so that a busy minute of the machine hits all.
 func measure(ctx context.Context, binary, tree string, files lab.GuestFiles, raw string) (err error) {
 	began := time.Now()
-	samples, err := readSamples(raw)
+	done, err := samples.Read[Sample](raw)
 	if err != nil {
 		return err
 	}
 	round := 0
-	if n := len(samples); n > 0 {
-		round = samples[n-1].Round + 1
+	if n := len(done); n > 0 {
+		round = done[n-1].Round + 1
 	}
 	if round >= *rounds {
 		return nil // only the page is made anew
@@ -88,7 +89,7 @@ func measure(ctx context.Context, binary, tree string, files lab.GuestFiles, raw
 	defer func() { err = errors.Join(err, o.close()) }()
 	turns := []func(context.Context) (Sample, error){o.round, o.round}
 	if !*alone {
-		t, err := newTheirs(ctx, tree, files, count(samples, pacemakerDefault) > count(samples, pacemakerTuned))
+		t, err := newTheirs(ctx, tree, files, count(done, pacemakerDefault) > count(done, pacemakerTuned))
 		if err != nil {
 			return err
 		}
@@ -102,7 +103,7 @@ func measure(ctx context.Context, binary, tree string, files lab.GuestFiles, raw
 				return err
 			}
 			s.Run, s.Round = began.UTC().Format(time.RFC3339), round
-			if err := s.append(raw); err != nil {
+			if err := samples.Append(raw, s); err != nil {
 				return err
 			}
 			fmt.Printf("round %d: %s, power cut on %s: answers after %.2f s, %.2f s of work lost\n", round, s.Of, s.From, s.Answer, s.Lost)
@@ -111,8 +112,8 @@ func measure(ctx context.Context, binary, tree string, files lab.GuestFiles, raw
 	return nil
 }
 
-func count(samples []Sample, of string) (n int) {
-	for _, s := range samples {
+func count(list []Sample, of string) (n int) {
+	for _, s := range list {
 		if s.Of == of {
 			n++
 		}

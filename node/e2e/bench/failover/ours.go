@@ -96,7 +96,7 @@ func (o *ours) round(ctx context.Context) (s Sample, err error) {
 }
 
 // loading finds how long loading took in an event's text.
-var loading = regexp.MustCompile(`in (\d+) ms$`)
+var loading = regexp.MustCompile(`in (\d+) ms`)
 
 // resumed says when a host began to load the guest and when it let it run.
 func resumed(ctx context.Context, h *lab.Host, cut time.Time) (decided, running float64, err error) {

@@ -2,9 +2,10 @@ package main
 
 import (
 	"fmt"
-	"math"
 	"slices"
 	"strings"
+
+	"vmctl/node/e2e/bench/samples"
 )
 
 // contestants in the order of the page.
@@ -12,7 +13,7 @@ var contestants = []string{vmctl, pacemakerTuned, pacemakerDefault}
 
 // report is the page with everything that the samples say. Peer names the
 // packages that ours is compared with, if it is.
-func report(samples []Sample, peer string) string {
+func report(all []Sample, peer string) string {
 	var page strings.Builder
 	page.WriteString(head)
 	if peer != "" {
@@ -20,9 +21,9 @@ func report(samples []Sample, peer string) string {
 	}
 	page.WriteString("\n| power cut to the guest's answer | n | median | p99 | max | median to ours | over HTTP | own record | work in memory lost, median (max) |\n" +
 		"|---|---|---|---|---|---|---|---|---|\n")
-	base := median(of(samples, vmctl), answer)
+	base := median(of(all, vmctl), answer)
 	for _, who := range contestants {
-		list := of(samples, who)
+		list := of(all, who)
 		if len(list) == 0 {
 			continue
 		}
@@ -36,12 +37,12 @@ func report(samples []Sample, peer string) string {
 			quantile(all, 0.5)/base, median(list, func(s Sample) float64 { return s.HTTP }), median(list, func(s Sample) float64 { return s.Record }), lost)
 	}
 	runs := map[string]bool{}
-	for _, s := range samples {
+	for _, s := range all {
 		runs[s.Run] = true
 	}
 	fmt.Fprintf(&page, "\nSeconds; %d power cuts in %d invocations. p99 is the nearest rank: of a hundred samples or fewer that is the largest.\n"+
-		"Other work on the machine makes all of them slower: below, the lines of the vCPU that waits say by how much.\n", len(samples), len(runs))
-	page.WriteString(phases(samples))
+		"Other work on the machine makes all of them slower: below, the lines of the vCPU that waits say by how much.\n", len(all), len(runs))
+	page.WriteString(phases(all))
 	return page.String()
 }
 
@@ -100,11 +101,11 @@ var busy = []phase{
 }
 
 // phases says where the time goes.
-func phases(samples []Sample) string {
+func phases(all []Sample) string {
 	var out strings.Builder
 	out.WriteString("\n## Where the time goes\n\n| | stretch | median | max |\n|---|---|---|---|\n")
 	for _, who := range contestants {
-		list := of(samples, who)
+		list := of(all, who)
 		if len(list) == 0 {
 			continue
 		}
@@ -116,8 +117,8 @@ func phases(samples []Sample) string {
 	return out.String()
 }
 
-func of(samples []Sample, who string) (list []Sample) {
-	for _, s := range samples {
+func of(all []Sample, who string) (list []Sample) {
+	for _, s := range all {
 		if s.Of == who {
 			list = append(list, s)
 		}
@@ -125,27 +126,15 @@ func of(samples []Sample, who string) (list []Sample) {
 	return list
 }
 
-func values(samples []Sample, get func(Sample) float64) (list []float64) {
-	for _, s := range samples {
-		list = append(list, get(s))
+func values(list []Sample, get func(Sample) float64) (found []float64) {
+	for _, s := range list {
+		found = append(found, get(s))
 	}
-	return list
+	return found
 }
 
-func median(samples []Sample, get func(Sample) float64) float64 {
-	return quantile(values(samples, get), 0.5)
+func median(list []Sample, get func(Sample) float64) float64 {
+	return quantile(values(list, get), 0.5)
 }
 
-// quantile is the nearest rank; of an even number the median is the mean of the
-// two in the middle.
-func quantile(list []float64, q float64) float64 {
-	if len(list) == 0 {
-		return math.NaN()
-	}
-	sorted := slices.Sorted(slices.Values(list))
-	n := len(sorted)
-	if q == 0.5 && n%2 == 0 {
-		return (sorted[n/2-1] + sorted[n/2]) / 2
-	}
-	return sorted[max(0, int(math.Ceil(q*float64(n)))-1)]
-}
+var quantile = samples.Quantile

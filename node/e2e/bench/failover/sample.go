@@ -1,13 +1,6 @@
 package main
 
-import (
-	"bufio"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"os"
-	"time"
-)
+import "time"
 
 // Contestants of the bench.
 const (
@@ -38,42 +31,6 @@ type Sample struct {
 	Running float64 `json:"running,omitempty"` // ours: loaded and running; theirs: QEMU is started
 	Fencing float64 `json:"fencing,omitempty"` // theirs: the survivor asks for the other's power to be cut
 	Fenced  float64 `json:"fenced,omitempty"`  // theirs: it is told that the power is off
-}
-
-// readSamples reads what earlier invocations left; a file that is not there
-// holds none.
-func readSamples(path string) (samples []Sample, err error) {
-	file, err := os.Open(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	lines := bufio.NewScanner(file)
-	for lines.Scan() {
-		var s Sample
-		if err := json.Unmarshal(lines.Bytes(), &s); err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-		samples = append(samples, s)
-	}
-	return samples, lines.Err()
-}
-
-// append adds the sample to a file.
-func (s Sample) append(path string) error {
-	line, err := json.Marshal(s)
-	if err != nil {
-		return err
-	}
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(append(line, '\n'))
-	return errors.Join(err, file.Close())
 }
 
 // since is a time as a sample has it.
