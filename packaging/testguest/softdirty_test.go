@@ -34,21 +34,9 @@ func TestSoftDirty(t *testing.T) {
 	if err := run(t.Context(), "", []string{"CGO_ENABLED=0"}, "go", "test", "-c", "-trimpath", "-ldflags", "-s -w", "-o", binary, "vmctl/snapshot/memory"); err != nil {
 		t.Fatal(err)
 	}
-	// What an archive behind another one has is added to it, or overwrites it.
-	more := &bytes.Buffer{}
-	archive := &cpio{out: more}
-	archive.addFile("bin/memory.test", binary)
-	archive.add("init", 0o100755, softDirtyInit)
-	archive.add("TRAILER!!!", 0, nil)
-	base, err := os.ReadFile(image.Initrd)
-	if err = errors.Join(err, archive.err); err != nil {
-		t.Fatal(err)
-	}
-	for len(base)%4 != 0 {
-		base = append(base, 0)
-	}
-	initrd := filepath.Join(dir, "initrd")
-	if err := os.WriteFile(initrd, append(base, more.Bytes()...), 0o600); err != nil {
+	script, initrd := filepath.Join(dir, "init"), filepath.Join(dir, "initrd")
+	err = os.WriteFile(script, softDirtyInit, 0o700)
+	if err = errors.Join(err, image.Extend(initrd, map[string]string{"bin/memory.test": binary, "init": script})); err != nil {
 		t.Fatal(err)
 	}
 	swap := filepath.Join(dir, "swap")

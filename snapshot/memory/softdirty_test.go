@@ -22,6 +22,7 @@ import (
 // Environment of these tests.
 const (
 	envWriter = "VMCTL_TEST_WRITER"     // RAM file: be a process that writes to it
+	envIdle   = "VMCTL_TEST_IDLE"       // it writes only what it is told
 	envMust   = "VMCTL_TEST_SOFT_DIRTY" // the kernel has the bits: no skipping
 )
 
@@ -39,7 +40,7 @@ func TestMain(m *testing.M) {
 // beGuest behaves like QEMU: it maps the RAM file once and writes from several
 // threads, by itself and through system calls. On a line of its input it stands
 // still, and says so; on the next it goes on. "hole N" takes a page away and
-// reads it back.
+// reads it back, "write N" writes to N pages.
 func beGuest(path string) error {
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -61,7 +62,11 @@ func beGuest(path string) error {
 		return err
 	}
 	var world sync.RWMutex // held to read by a writer at work
-	for thread := range 3 {
+	threads := 3
+	if os.Getenv(envIdle) != "" {
+		threads = 0
+	}
+	for thread := range threads {
 		go func() {
 			rng := rand.New(rand.NewPCG(uint64(thread), 8))
 			for {
@@ -83,6 +88,11 @@ func beGuest(path string) error {
 			fmt.Println("read back", ram[page*PageSize])
 			continue
 		}
+		if n, _ := fmt.Sscanf(in.Text(), "write %d", &page); n == 1 {
+			spread(ram, int(page))
+			fmt.Println("written", page)
+			continue
+		}
 		if stopped {
 			world.Unlock()
 		} else {
@@ -96,7 +106,7 @@ func beGuest(path string) error {
 
 // program is a process like beGuest, and what finds its pages.
 type program struct {
-	t      *testing.T
+	t      testing.TB
 	cmd    *exec.Cmd
 	in     io.Writer
 	out    *bufio.Reader
@@ -105,7 +115,7 @@ type program struct {
 	delta  *Delta
 }
 
-func startProgram(t *testing.T, dir string, pages int, env ...string) *program {
+func startProgram(t testing.TB, dir string, pages int, env ...string) *program {
 	t.Helper()
 	if err := selfTest(); err != nil {
 		if os.Getenv(envMust) != "" {
@@ -178,7 +188,7 @@ func (p *program) stopped(f *Finder) Stats {
 func (p *program) exact() bool { return bytes.Equal(p.live.data, p.shadow.data) }
 
 // ramDir is a tmpfs, as guests' memory is on.
-func ramDir(t *testing.T) string {
+func ramDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "soft-dirty")
 	if err != nil {
