@@ -95,6 +95,27 @@ bench-failover: PACKAGES += mmdebstrap systemd-container
 bench-failover: deps guest
 	go run ./node/e2e/bench/failover $(FAILOVER)
 
+# What replicating a disk costs its writer: ours, and QEMU's own mirror, in turns.
+# REPLICATION="-append -for 8m" does a part of it and keeps the samples.
+REPLICATION ?=
+.PHONY: bench-replication
+bench-replication: PACKAGES += sqlite3
+bench-replication: deps guest
+	go run ./node/e2e/bench/replication $(REPLICATION)
+
+# What checkpoints cost a guest, beside savevm; how pages are found; eight guests.
+CHECKPOINTS ?=
+.PHONY: bench-checkpoints
+bench-checkpoints: PACKAGES += sqlite3
+bench-checkpoints: deps guest
+	go run ./node/e2e/bench/checkpoints $(CHECKPOINTS)
+
+# A lease's end to the guest's first output, with a QEMU that waits and without.
+TAKEOVER ?=
+.PHONY: bench-takeover
+bench-takeover: deps guest
+	go run ./node/e2e/bench/takeover $(TAKEOVER)
+
 .PHONY: package
 package:
 	@rm -f dist/vmctl_*.deb dist/vmctl-*.rpm

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"vmctl/node/api"
+	"vmctl/node/e2e/bench/burdened"
+	"vmctl/node/e2e/lab"
+)
+
+// checkpoints are those that are committed in so long a time, of the guest.
+func checkpoints(ctx context.Context, g *burdened.Guest, span time.Duration) ([]api.Checkpoint, error) {
+	seen, err := committed(ctx, g.A, span)
+	return seen[lab.GuestName], err
+}
+
+// pollEvery is short against the interval of checkpoints: none is passed over.
+const pollEvery = 100 * time.Millisecond
+
+// committed are the checkpoints of each of a host's guests that are committed
+// in so long a time. What was there before is left out.
+func committed(ctx context.Context, h *lab.Host, span time.Duration) (map[string][]api.Checkpoint, error) {
+	ticker := time.NewTicker(pollEvery)
+	defer ticker.Stop()
+	seen := map[string][]api.Checkpoint{}
+	last := map[string]uint64{}
+	for began := time.Now(); time.Since(began) < span; {
+		guests, err := h.API().VMs(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, v := range guests {
+			if v.Checkpoint == nil || v.Checkpoint.Sequence == last[v.Name] {
+				continue
+			}
+			if last[v.Name] != 0 {
+				seen[v.Name] = append(seen[v.Name], *v.Checkpoint)
+			}
+			last[v.Name] = v.Checkpoint.Sequence
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return seen, nil
+}
+
+// guests is how many share a pair.
+const guests = 8
+
+// many protects small guests at once and looks at their intervals.
+func (b *bench) many(ctx context.Context) (err error) {
+	binary, files, err := lab.Build(ctx, b.root, filepath.Join(b.root, "dist"))
+	if err != nil {
+		return err
+	}
+	l, err := lab.New(ctx, binary, func(string, ...any) {})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, l.Close()) }()
+	if err := l.Form(ctx); err != nil {
+		return err
+	}
+	for i := range guests {
+		if _, err := l.A.CreateBeside(ctx, fmt.Sprintf("g%d", i), files, "--memory", "96M", "--protection", "resume"); err != nil {
+			return err
+		}
+	}
+	err = lab.Eventually(ctx, 5*time.Minute, func() error { return protected(ctx, l.A) })
+	if err != nil {
+		return err
+	}
+	time.Sleep(settle)
+	seen, err := committed(ctx, l.A, *watch)
+	if err != nil {
+		return err
+	}
+	for name, list := range seen {
+		s := intervals(list)
+		s.Of, s.Guest = ofMany, name
+		if err := b.keep(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// settle is how long the guests have been protected before they are watched:
+// they boot, one after the other, on a machine that is too small for that.
+const settle = 20 * time.Second
+
+// protected says whether all guests of a host are.
+func protected(ctx context.Context, h *lab.Host) error {
+	list, err := h.API().VMs(ctx)
+	if err != nil {
+		return err
+	}
+	for _, v := range list {
+		if err := lab.Synced(v); err != nil {
+			return fmt.Errorf("%s: %w", v.Name, err)
+		}
+	}
+	return nil
+}
+
+// wanted is the interval between checkpoints that a guest has by default, in seconds.
+const wanted = 0.5
+
+// intervals says how well one guest's checkpoints have kept their time.
+func intervals(list []api.Checkpoint) Sample {
+	slices.SortFunc(list, func(x, y api.Checkpoint) int { return int(int64(x.Sequence) - int64(y.Sequence)) })
+	var pauses, apart []float64
+	s := Sample{Taken: len(list)}
+	for i, c := range list {
+		pauses = append(pauses, c.PauseMS)
+		if i == 0 {
+			continue
+		}
+		gap := c.Time.Sub(list[i-1].Time.Time).Seconds()
+		apart = append(apart, gap)
+		s.Longest = max(s.Longest, gap)
+		if gap >= 2*wanted {
+			s.Missed++
+		}
+	}
+	s.Pause, s.Interval = middle(pauses), middle(apart)
+	return s
+}
