@@ -79,13 +79,14 @@ func (b *bench) many(ctx context.Context) (err error) {
 		return err
 	}
 	time.Sleep(settle)
+	from := time.Now()
 	seen, err := committed(ctx, l.A, *watch)
 	if err != nil {
 		return err
 	}
-	for name, list := range seen {
-		s := intervals(list)
-		s.Of, s.Guest = ofMany, name
+	for i := range guests {
+		s := intervals(seen[fmt.Sprintf("g%d", i)], from, from.Add(*watch))
+		s.Of, s.Guest = ofMany, fmt.Sprintf("g%d", i)
 		if err := b.keep(s); err != nil {
 			return err
 		}
@@ -114,23 +115,28 @@ func protected(ctx context.Context, h *lab.Host) error {
 // wanted is the interval between checkpoints that a guest has by default, in seconds.
 const wanted = 0.5
 
-// intervals says how well one guest's checkpoints have kept their time.
-func intervals(list []api.Checkpoint) Sample {
+// intervals says how well one guest's checkpoints have kept their time between
+// two moments. A checkpoint that comes after two intervals has missed one, after
+// three two; the ends count like checkpoints.
+func intervals(list []api.Checkpoint, from, to time.Time) Sample {
 	slices.SortFunc(list, func(x, y api.Checkpoint) int { return int(int64(x.Sequence) - int64(y.Sequence)) })
 	var pauses, apart []float64
 	s := Sample{Taken: len(list)}
+	last := from
+	next := func(at time.Time) float64 {
+		gap := at.Sub(last).Seconds()
+		last = at
+		s.Longest = max(s.Longest, gap)
+		s.Missed += max(0, int(gap/wanted)-1)
+		return gap
+	}
 	for i, c := range list {
 		pauses = append(pauses, c.PauseMS)
-		if i == 0 {
-			continue
-		}
-		gap := c.Time.Sub(list[i-1].Time.Time).Seconds()
-		apart = append(apart, gap)
-		s.Longest = max(s.Longest, gap)
-		if gap >= 2*wanted {
-			s.Missed++
+		if gap := next(c.Time.Time); i > 0 {
+			apart = append(apart, gap)
 		}
 	}
+	next(to)
 	s.Pause, s.Interval = middle(pauses), middle(apart)
 	return s
 }

@@ -45,11 +45,11 @@ func TestIntervals(t *testing.T) {
 		list = append(list, api.Checkpoint{Sequence: uint64(i), PauseMS: float64(i), Time: api.Time{Time: time.Unix(0, int64(at*1e9))}})
 	}
 	list[1], list[4] = list[4], list[1] // in any order
-	got := intervals(list)
+	got := intervals(list, time.Unix(0, 0), time.Unix(4, 0))
 	if got.Taken != 6 || got.Missed != 1 || got.Pause != 2.5 || math.Abs(got.Longest-1) > 1e-9 || math.Abs(got.Interval-0.5) > 1e-9 {
 		t.Errorf("got %+v", got)
 	}
-	if none := intervals(nil); none.Missed != 0 || none.Taken != 0 {
+	if none := intervals(nil, time.Unix(0, 0), time.Unix(10, 0)); none.Missed != 19 || none.Taken != 0 || none.Longest != 10 {
 		t.Errorf("no checkpoints: %+v", none)
 	}
 }
