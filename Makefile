@@ -10,7 +10,7 @@ FUZZTIME ?= 10s
 PACKAGES := qemu-system-x86 qemu-utils seabios busybox-static iproute2 nftables e2fsprogs kmod gcc libc6-dev rpm fence-agents
 
 # Tests with hosts, networks and real guests: run without the race detector.
-E2E := ./node/e2e ./node/e2e/lab ./node/e2e/bench/failover
+E2E := ./node/e2e ./node/e2e/lab ./node/e2e/bench/...
 CHAOSTEST := ./node/e2e/chaos
 
 .PHONY: all
