@@ -103,10 +103,14 @@ func (l *Lab) startJanitor() error {
 		return err
 	}
 	script := `cat >/dev/null
-for n in s a b w; do
-  for p in $(ip netns pids "$1$n" 2>/dev/null); do kill -9 "$p"; done
+i=0 # a process that is killed may have just started another
+while [ $i -lt 100 ]; do
+  pids=$(for n in s a b w; do ip netns pids "$1$n" 2>/dev/null; done)
+  [ -n "$pids" ] || break
+  kill -9 $pids 2>/dev/null
+  sleep 0.1
+  i=$((i + 1))
 done
-sleep 0.2
 for n in s a b w; do ip netns del "$1$n" 2>/dev/null; done
 for n in a/s b/s w; do umount -l "$2/$n" 2>/dev/null; done
 for n in a b; do umount -l "/dev/shm/$1$n" 2>/dev/null; done
