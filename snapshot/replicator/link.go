@@ -72,7 +72,10 @@ func (r *Replicator) Attach(ctx context.Context, stream Stream, peer Peer) error
 		stream.Close()
 		return err
 	}
-	r.log.Info("replication link attached", "epoch", r.opts.Epoch, "compare", l.goal)
+	r.mu.Lock()
+	goal := l.goal // a mirror that connects now changes it
+	r.mu.Unlock()
+	r.log.Info("replication link attached", "epoch", r.opts.Epoch, "compare", goal)
 	var running sync.WaitGroup
 	for _, run := range []func() error{l.send, l.receive, l.watch} {
 		running.Go(func() {
