@@ -33,7 +33,7 @@ func (c *Core) recover(failed PersistFailed) []Action {
 		c.retry = append(c.retry, ev)
 	}
 	if id := requestID(ev); id != 0 {
-		c.reply(id, CodeStorage, "the decision could not be stored: "+failed.Err)
+		c.reply(id, CodeStorage, "the decision could not be stored: "+failed.Err+"; it may hold all the same once this agent has started anew")
 	}
 	c.alarm(AlarmStorage, "", true, "cannot store a record, acknowledging nothing: "+failed.Err)
 	list := c.out

@@ -135,7 +135,8 @@ func (w *world) answered(h *host, r ha.Reply) {
 		}
 	case i >= idPromotion && i < idPromotion+len(w.guests):
 		v := w.guests[i-idPromotion]
-		if r.Code != ha.OK {
+		// Of an order that could not be stored nobody knows whether it stands.
+		if r.Code != ha.OK && r.Code != ha.CodeStorage {
 			v.manual = false
 		} else if own := h.records[v.id]; own.Owner == h.id && own.Epoch < v.top {
 			v.revived = true

@@ -72,7 +72,7 @@ var userVerbs = []verb{
 		v, h := st.w.volume(a.guests[0]), st.host(a.hosts[0])
 		v.manual = true
 		text := fmt.Sprintf("promote %s on %s", v.id, h.id)
-		refused := func(r ha.Reply) { v.manual = v.manual && r.Code == ha.OK }
+		refused := func(r ha.Reply) { v.manual = v.manual && (r.Code == ha.OK || r.Code == ha.CodeStorage) }
 		st.ask(h, text, refused, func(id uint64) ha.Event {
 			return ha.Promote{ID: id, Guest: v.id, ConfirmPeerOff: a.flags["confirm-peer-off"], AcceptOutdated: a.flags["accept-outdated"]}
 		})
