@@ -1,6 +1,7 @@
 package network
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -54,7 +55,8 @@ func Attach(tap, bridge, guestMAC string) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := keepAddress(master); err != nil {
+	mac[0] = 0xfe
+	if err := keepAddress(master, mac); err != nil {
 		return err
 	}
 	if err := remake(tap); err != nil {
@@ -68,16 +70,18 @@ func Attach(tap, bridge, guestMAC string) (err error) {
 	return join(tap, master, mac)
 }
 
-// keepAddress pins the address of a bridge without ports. It would take that of
-// its first tap, and another with every guest that comes or goes, while guests
-// remember the one they knew.
-func keepAddress(bridge netlink.Link) error {
+// keepAddress pins the address of a bridge that would take its first tap's: one
+// without ports, or whose ports all have higher addresses. Guests remember the one
+// they knew; and the tap of a guest has the same address on both hosts, where each
+// bridge keeps what is for its own ports to itself: a bridge with that address
+// could not be reached from the other host.
+func keepAddress(bridge netlink.Link, tap net.HardwareAddr) error {
 	links, err := netlink.LinkList()
 	if err != nil {
 		return fmt.Errorf("list the ports: %w", err)
 	}
 	for _, link := range links {
-		if link.Attrs().MasterIndex == bridge.Attrs().Index {
+		if a := link.Attrs(); a.MasterIndex == bridge.Attrs().Index && !ours.MatchString(a.Name) && bytes.Compare(a.HardwareAddr, tap) < 0 {
 			return nil
 		}
 	}
@@ -92,7 +96,6 @@ func join(tap string, master netlink.Link, mac net.HardwareAddr) error {
 	if err != nil {
 		return err
 	}
-	mac[0] = 0xfe
 	if err := netlink.LinkSetHardwareAddr(link, mac); err != nil {
 		return fmt.Errorf("set its address: %w", err)
 	}

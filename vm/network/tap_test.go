@@ -89,6 +89,23 @@ func TestAttachAndRemove(t *testing.T) {
 	}
 }
 
+// Of two hosts each has a bridge with the tap of the same guest: neither bridge may
+// take the tap's address, whatever the addresses of its other ports are.
+func TestBridgeKeepsItsAddress(t *testing.T) {
+	ownNetwork(t)
+	port := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0", HardwareAddr: net.HardwareAddr{0xfe, 0xff, 0xff, 0, 0, 1}}, PeerName: "far0"}
+	if err := errors.Join(netlink.LinkAdd(port), netlink.LinkSetMaster(port, mustLink(t, "br0")), netlink.LinkSetUp(port)); err != nil {
+		t.Fatal(err)
+	}
+	before := mustLink(t, "br0").Attrs().HardwareAddr.String()
+	if err := Attach(TapName(testUUID, 0), "br0", testMAC); err != nil {
+		t.Fatal(err)
+	}
+	if now := mustLink(t, "br0").Attrs().HardwareAddr.String(); now != before {
+		t.Errorf("the bridge had %s, and took %s", before, now)
+	}
+}
+
 func TestAttachFails(t *testing.T) {
 	ownNetwork(t)
 	dummy := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: "dummy0"}}
