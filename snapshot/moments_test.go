@@ -281,10 +281,13 @@ func (m *moment) cutPower() string {
 	sequence, disks := m.protector.Last().Sequence, m.protector.Disks()
 	m.counting.Unlock()
 	m.guest.kill()
+	m.mu.Lock() // before the peer is back: the agent may still find it
+	rebooted := m.joined != m.boots
+	m.mu.Unlock()
 	if what != ownerCut {
 		m.wake()
 	}
-	m.judge(what, counts, sequence, acked)
+	m.judge(what, counts, rebooted, sequence, acked)
 	m.stop()
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -298,7 +301,7 @@ func (m *moment) cutPower() string {
 }
 
 // judge takes the guest over.
-func (m *moment) judge(what string, counts bool, sequence uint64, acked map[string][]int) {
+func (m *moment) judge(what string, counts, rebooted bool, sequence uint64, acked map[string][]int) {
 	if m.peer == nil {
 		return
 	}
@@ -308,7 +311,6 @@ func (m *moment) judge(what string, counts bool, sequence uint64, acked map[stri
 		m.failf("%s: %v", what, err)
 		return
 	}
-	rebooted := m.joined != m.boots
 	if rebooted && status.Complete {
 		m.failf("%s: a replica without its memory says that it can be resumed", what)
 	}
