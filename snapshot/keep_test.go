@@ -52,7 +52,7 @@ func newKeeper(t *testing.T, m *Mirror, file string, load bool) keeper {
 // write has gone through them.
 func TestKeepMirror(t *testing.T) {
 	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
-		t.Skip("needs QEMU")
+		t.Fatalf("`make deps` installs QEMU: %v", err)
 	}
 	dir := t.TempDir()
 	image, file := filepath.Join(dir, "disk.raw"), filepath.Join(dir, "map")

@@ -44,7 +44,7 @@ const awayDisk = 8 << 20
 func newAwayGuest(t *testing.T) *awayGuest {
 	t.Helper()
 	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
-		t.Skip("needs QEMU")
+		t.Fatalf("`make deps` installs QEMU: %v", err)
 	}
 	dir := scratch(t)
 	g := &awayGuest{t: t, dir: dir, image: filepath.Join(dir, "disk.raw")}

@@ -17,6 +17,7 @@ import (
 
 	"vmctl/node/wire"
 	"vmctl/snapshot/memory"
+	"vmctl/snapshot/shmtest"
 
 	"golang.org/x/sys/unix"
 )
@@ -102,10 +103,7 @@ func (d testDisks) at(t testing.TB, n uint64) {
 // TestMain puts the tests' directories on tmpfs, where a replica's RAM belongs
 // and an fsync costs nothing: the crash tests make thousands.
 func TestMain(m *testing.M) {
-	if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() {
-		_ = os.Setenv("TMPDIR", "/dev/shm")
-	}
-	os.Exit(m.Run())
+	os.Exit(shmtest.Main(m))
 }
 
 const guestName = "8f14e45f-ceea-467f-9538-6d1a1f0f1a11"

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"vmctl/snapshot/shmtest"
 )
 
 // killedDisk is the size of the disk that a killed process writes.
@@ -29,10 +31,7 @@ func TestMain(m *testing.M) {
 		writeUntilKilled(path)
 		return
 	}
-	if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() {
-		_ = os.Setenv("TMPDIR", "/dev/shm")
-	}
-	os.Exit(m.Run())
+	os.Exit(shmtest.Main(m))
 }
 
 // change is the n-th write of a seed; everyone computes the same.
