@@ -157,11 +157,36 @@ func TestMaintenanceOutlastsTheHost(t *testing.T) {
 	b.resumed(b.A, cut)
 }
 
+// aheadOfCheckpoint waits until the guest on a has written for about a second
+// since its last checkpoint, and the next one is not near.
+func (b *bench) aheadOfCheckpoint() {
+	b.t.Helper()
+	var sequence, then uint64
+	b.must(lab.Eventually(b.t.Context(), time.Minute, func() error {
+		v, err := b.A.Show(b.t.Context())
+		if err != nil {
+			return err
+		}
+		now, _, _ := b.recorder.Last()
+		if v.Replica == nil || v.Replica.State != "synced" || v.Checkpoint == nil {
+			return errors.New("not in sync")
+		}
+		if v.Checkpoint.Sequence != sequence {
+			sequence, then = v.Checkpoint.Sequence, now.Counter
+		}
+		if now.Counter < then+10 {
+			return fmt.Errorf("%d records since checkpoint %d", now.Counter-then, sequence)
+		}
+		b.saved = v
+		return nil
+	}))
+}
+
 // TestRejoin follows a node that was taken over, step by step: it finds its
 // epoch refused, keeps what it wrote alone, and is the standby again.
 func TestRejoin(t *testing.T) {
-	b := newBench(t, "--protection", "resume")
-	b.synced(b.A)
+	b := newBench(t, "--protection", "resume", "--interval", "5")
+	b.aheadOfCheckpoint()
 	cut := time.Now()
 	b.must(b.A.PowerCut(t.Context()))
 	before, _, _ := b.recorder.Last()

@@ -27,8 +27,8 @@ func (c *chaos) sameFiles(h *lab.Host, owner bool) error {
 		return nil
 	}
 	for i, f := range have {
-		if i > 0 && have[i-1] == f && strings.HasSuffix(f, ".ram") {
-			return fmt.Errorf("%s has the guest's memory twice", h.Name)
+		if i > 0 && have[i-1] == f && (strings.HasSuffix(f, ".ram") || strings.HasSuffix(f, "-N.undo")) {
+			return fmt.Errorf("%s has this of the guest's memory twice: %s", h.Name, f)
 		}
 		if !slices.Contains(c.files[owner], f) && !slices.Contains(mayBe, f) {
 			return fmt.Errorf("%s (owner: %v) has a file it should not have: %s", h.Name, owner, f)
@@ -41,6 +41,7 @@ func (c *chaos) sameFiles(h *lab.Host, owner bool) error {
 var mayBe = []string{
 	"s/guests/UUID/exit.json", "s/guests/UUID/serial.log", "s/guests/UUID/qemu.log", "s/guests/UUID/sequence",
 	"r/g/UUID8/guard.sock.lock", // a lock's file must not be removed while another may wait for it
+	"/UUID-N-N.undo", // the way back to the checkpoint before, kept when few pages changed
 	// Of the replica that was resumed: the next owner's first stream removes it.
 	"s/guests/UUID/disks/disk0.raw.undo/N.seg", "s/guests/UUID/replica/checkpoint", "s/guests/UUID/replica/lock", "/UUID-N-N.ram",
 }
