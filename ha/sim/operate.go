@@ -1,17 +1,18 @@
 package sim
 
 import (
-	"fmt"
 	"time"
 
 	"vmctl/ha"
 )
 
-// Requests whose replies matter: orders to promote, by guest.
+// Requests whose replies matter: orders to promote, by guest, and to create, by
+// attempt.
 const (
 	idHandover  = 7
 	idUnsafe    = 100 // without the word that the peer is off
 	idPromotion = 200 // with it
+	idCreate    = 1000
 )
 
 // operate does what people do: change the witness, stop, move, remove, promote.
@@ -129,6 +130,8 @@ func (w *world) tempt(v *volume) bool {
 // answered looks at a core's reply to an order to promote.
 func (w *world) answered(h *host, r ha.Reply) {
 	switch i := int(r.ID); {
+	case i >= idCreate:
+		w.created(h, i-idCreate, r)
 	case i >= idUnsafe && i < idUnsafe+len(w.guests):
 		if r.Code == ha.OK {
 			w.violate("%s promotes %s without the word that the peer is off", h.id, w.guests[i-idUnsafe].id)
@@ -238,30 +241,14 @@ func (w *world) replace(v *volume, later int64) bool {
 	h.deliver(ha.Forget{Guest: v.id})
 	v.want, v.exists = false, false
 	w.after(later, func() {
-		old := v.id
 		for _, k := range w.hosts[:nodes] {
 			k.end(v) // the executor's own clean-up
 		}
 		n := newVolume(w, v.index)
-		n.id = ha.GuestID(fmt.Sprintf("%s'", old))
-		n.storeTrouble = v.storeTrouble
+		n.names, n.storeTrouble = v.names, v.storeTrouble
+		n.rename()
 		*v = *n
 		w.create(v)
 	})
 	return true
-}
-
-// create makes a guest on some node that runs.
-func (w *world) create(v *volume) {
-	h := w.hosts[w.rng.IntN(nodes)]
-	if !h.running() || h.busy || h.broken > 0 {
-		w.after(500e6, func() { w.create(v) })
-		return
-	}
-	v.want, v.exists, v.silent, v.level = true, true, w.now, v.kind
-	h.deliver(ha.Own{Record: ha.Record{Guest: v.id, Run: true, Level: v.kind}})
-	if _, stored := h.records[v.id]; !stored {
-		v.want, v.exists = false, false
-		w.after(500e6, func() { w.create(v) })
-	}
 }

@@ -196,7 +196,7 @@ func (w *world) recover() {
 func (w *world) unsettled() string {
 	for _, v := range w.guests {
 		if !v.exists {
-			continue
+			return fmt.Sprintf("%s was not made\n%s", v.id, w.dump())
 		}
 		n := 0
 		for _, h := range w.hosts[:nodes] {
@@ -210,6 +210,9 @@ func (w *world) unsettled() string {
 		if v.want && (!v.engine.attached || v.live() == nil) {
 			return fmt.Sprintf("the replica of %s is not in sync\n%s", v.id, w.dump())
 		}
+	}
+	if left := w.orphan(); left != "" {
+		return left
 	}
 	a, b := w.hosts[0], w.hosts[1]
 	if a.cluster != b.cluster {

@@ -13,6 +13,7 @@ type Stats struct {
 	TakeOvers, Promotions, Handovers, Yields, Detached, Attached               int
 	Claims, Refusals, PersistFailures, Starts, Freezes, Rebinds                int
 	Checkpoints, Resumes, Restarts, GuardStops, AgentKills, Suspensions, Shots int
+	Orphans                                                                    int // orders to create that nobody confirmed
 	LongestOutage, LongestHealing                                              time.Duration
 	Kinds                                                                      map[Kind]int // faults by kind
 }
@@ -33,6 +34,7 @@ func (s *Stats) Add(o Stats) {
 		{&s.Starts, o.Starts}, {&s.Freezes, o.Freezes}, {&s.Rebinds, o.Rebinds},
 		{&s.Checkpoints, o.Checkpoints}, {&s.Resumes, o.Resumes}, {&s.Restarts, o.Restarts},
 		{&s.GuardStops, o.GuardStops}, {&s.AgentKills, o.AgentKills}, {&s.Suspensions, o.Suspensions}, {&s.Shots, o.Shots},
+		{&s.Orphans, o.Orphans},
 	} {
 		*n.sum += n.add
 	}
@@ -52,8 +54,8 @@ func (s Stats) Report(violations int) string {
 		s.Runs, s.Faults, s.FewestFaults, s.Steps, violations)
 	text += fmt.Sprintf("  %d takeovers (%d resumed, %d restarted), %d handovers, %d orders to promote, %d yields, %d claims, %d refused, %d shots\n",
 		s.TakeOvers, s.Resumes, s.Restarts, s.Handovers, s.Promotions, s.Yields, s.Claims, s.Refusals, s.Shots)
-	text += fmt.Sprintf("  %d replicas outdated, %d complete again, %d checkpoints, %d boots, %d thaws, %d changes of the mode, %d failed stores\n",
-		s.Detached, s.Attached, s.Checkpoints, s.Starts, s.Freezes, s.Rebinds, s.PersistFailures)
+	text += fmt.Sprintf("  %d replicas outdated, %d complete again, %d checkpoints, %d boots, %d thaws, %d changes of the mode, %d failed stores, %d creations in doubt\n",
+		s.Detached, s.Attached, s.Checkpoints, s.Starts, s.Freezes, s.Rebinds, s.PersistFailures, s.Orphans)
 	text += fmt.Sprintf("  %d guards stopped, %d guests killed by the agent for it; all was well at most %v after the faults\n",
 		s.GuardStops, s.AgentKills, s.LongestHealing)
 	kinds := slices.Sorted(maps.Keys(s.Kinds))

@@ -13,6 +13,7 @@ type volume struct {
 	w        *world
 	index    int
 	id       ha.GuestID
+	names    int  // that guests in its place had after the first
 	want     bool // the user wants it running
 	exists   bool
 	level    ha.Level // wanted

@@ -48,20 +48,22 @@ type Broken struct {
 
 // world is one run. Times are global nanoseconds unless called local.
 type world struct {
-	opt     Options
-	rng     *rand.Rand
-	timing  ha.Timing
-	now     int64
-	queue   queue
-	serial  uint64
-	hosts   []*host // 0, 1: nodes; the rest: witnesses
-	net     network
-	guests  []*volume
-	removed map[ha.GuestID]bool // every voter that could revive it knows
-	stats   Stats
-	fail    error
-	gen     uint64 // of the cluster configuration
-	calm    bool   // the faults are over
+	opt      Options
+	rng      *rand.Rand
+	timing   ha.Timing
+	now      int64
+	queue    queue
+	serial   uint64
+	hosts    []*host // 0, 1: nodes; the rest: witnesses
+	net      network
+	guests   []*volume
+	attempts []attempt           // to create guests, by number
+	orphans  []ha.GuestID        // of attempts without a good answer
+	removed  map[ha.GuestID]bool // every voter that could revive it knows
+	stats    Stats
+	fail     error
+	gen      uint64 // of the cluster configuration
+	calm     bool   // the faults are over
 	// careless: operators give a wrong word about guests that live under leases,
 	// and change nothing about those.
 	careless bool
