@@ -7,7 +7,7 @@ export CGO_ENABLED ?= 0
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.0.0)
 FUZZTIME ?= 10s
-PACKAGES := qemu-system-x86 qemu-utils seabios busybox-static iproute2 nftables e2fsprogs kmod gcc libc6-dev rpm fence-agents openssl
+PACKAGES := qemu-system-x86 qemu-utils seabios busybox-static iproute2 lz4 nftables e2fsprogs kmod gcc libc6-dev rpm fence-agents openssl
 
 # Tests with hosts, networks and real guests: run without the race detector.
 E2E := ./node/e2e ./node/e2e/lab ./node/e2e/bench/...

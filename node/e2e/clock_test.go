@@ -60,7 +60,7 @@ func (b *bench) happened(h *lab.Host, kind string) {
 // TestClock: a guest with an agent has the right time after checkpoints, a
 // pause and a takeover; taken over while paused it stays paused.
 func TestClock(t *testing.T) {
-	b := newBench(t, "--protection", "resume", "--interval", "0.25", "--append", lab.KernelLine()+" guest.agent=1")
+	b := newBench(t, "--protection", "resume", "--interval", "0.25", "--append", lab.KernelLine()+" guest.agent=1", "--initrd", files.AgentInitrd)
 	_, err := b.A.WaitState(t.Context(), 20*time.Second, agentAnswers)
 	b.must(err)
 	from := b.synced(b.A).Checkpoint.Sequence

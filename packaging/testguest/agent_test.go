@@ -15,7 +15,7 @@ func TestGuestAgent(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t, 0)
 	socket := filepath.Join(m.dir, "qga")
-	m.append = "guest.agent=1"
+	m.append, m.image.Initrd = "guest.agent=1", m.image.AgentInitrd
 	m.more = []string{
 		"-chardev", "socket,id=qga,path=" + socket + ",server=on,wait=off", "-device", "virtio-serial-pci",
 		"-device", "virtserialport,nr=1,chardev=qga,name=org.qemu.guest_agent.0",

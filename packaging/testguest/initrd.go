@@ -12,9 +12,8 @@ import (
 	"strings"
 )
 
-// writeInitrd writes the initramfs: busybox, workload, modules, init, and more
-// files by their paths in the guest.
-func writeInitrd(path string, modules []string, workload string, more map[string]string) (err error) {
+// writeInitrd writes the initramfs: busybox, workload, modules and init.
+func writeInitrd(path string, modules []string, workload string) (err error) {
 	file, err := os.Create(path)
 	if err != nil {
 		return err
@@ -36,7 +35,6 @@ func writeInitrd(path string, modules []string, workload string, more map[string
 	}
 	archive.add("modules/order", 0o100644, []byte(strings.Join(order, "\n")+"\n"))
 	archive.add("init", 0o100755, initScript)
-	archive.addTree(more)
 	archive.add("TRAILER!!!", 0, nil)
 	return errors.Join(archive.err, buffer.Flush())
 }

@@ -14,10 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Image is a guest ready to boot: kernel, initramfs, and a disk with an empty
-// ext4 file system to copy.
+// Image is a guest ready to boot: kernel, initramfs, one that has the guest agent
+// too, and a disk with an empty ext4 file system to copy.
 type Image struct {
-	Kernel, Initrd, DiskBase string
+	Kernel, Initrd, AgentInitrd, DiskBase string
 }
 
 // KernelWords are for the guest's kernel, before what a test adds: no tests of
@@ -36,7 +36,7 @@ const diskSize = 64 << 20
 
 // recipe changes when the way of building does, so that old images are not
 // taken for new ones.
-const recipe = "5"
+const recipe = "6"
 
 // Build makes the guest, or finds it in the cache. The workload's package is
 // found from the module this process's directory is in.
@@ -66,7 +66,7 @@ func Build(ctx context.Context, cacheDir string) (Image, error) {
 		return Image{}, fmt.Errorf("build the test guest: %w", err)
 	}
 	dir := filepath.Join(cacheDir, key)
-	image := Image{filepath.Join(dir, "kernel"), filepath.Join(dir, "initrd"), filepath.Join(dir, "disk.raw")}
+	image := imageIn(dir)
 	if _, err := os.Stat(dir); err == nil {
 		return image, nil
 	}
@@ -75,6 +75,13 @@ func Build(ctx context.Context, cacheDir string) (Image, error) {
 		return Image{}, fmt.Errorf("build the test guest: %w", err)
 	}
 	return image, os.Rename(made, dir)
+}
+
+func imageIn(dir string) Image {
+	return Image{
+		Kernel: filepath.Join(dir, "kernel"), Initrd: filepath.Join(dir, "initrd"),
+		AgentInitrd: filepath.Join(dir, "initrd.agent"), DiskBase: filepath.Join(dir, "disk.raw"),
+	}
 }
 
 // sweep removes what builders that were killed left behind. The caller holds
@@ -113,17 +120,21 @@ func assemble(ctx context.Context, work, dir, workload string) error {
 	if err != nil {
 		return err
 	}
-	if err := copyFile(kernel.image, filepath.Join(dir, "kernel")); err != nil {
+	image := imageIn(dir)
+	if err := unpackKernel(ctx, kernel.image, image.Kernel); err != nil {
 		return err
 	}
 	agent, err := fetchAgent(ctx, filepath.Join(work, "agent"))
 	if err != nil {
 		return err
 	}
-	if err := writeInitrd(filepath.Join(dir, "initrd"), kernel.modules, workload, agent); err != nil {
+	if err := writeInitrd(image.Initrd, kernel.modules, workload); err != nil {
 		return fmt.Errorf("write the initramfs: %w", err)
 	}
-	disk := filepath.Join(dir, "disk.raw")
+	if err := image.Extend(image.AgentInitrd, agent); err != nil {
+		return err
+	}
+	disk := image.DiskBase
 	if err := os.WriteFile(disk, nil, 0o644); err != nil {
 		return err
 	}
@@ -160,12 +171,4 @@ func output(ctx context.Context, dir string, env []string, name string, args ...
 		err = fmt.Errorf("%s %v: %w: %s", name, args, err, exit.Stderr)
 	}
 	return out, err
-}
-
-func copyFile(from, to string) error {
-	data, err := os.ReadFile(from)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(to, data, 0o644)
 }

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -26,13 +25,6 @@ import (
 
 // askBound is how long a QEMU may take to answer: it may have just begun to start.
 const askBound = 10 * time.Second
-
-// watched is one host as the recorder looks at it.
-type watched struct {
-	name    string
-	process func(context.Context) int // of the guest's QEMU, 0: none
-	monitor func(pid int) string      // a QMP socket for the recorder alone
-}
 
 // look is a QEMU whose vCPU threads used processor time.
 type look struct {
@@ -203,10 +195,3 @@ func (h *Host) installQEMU() error {
 }
 
 // watch is how the recorder looks at the host's QEMU of a guest.
-func (h *Host) watch(uuid string) *watched {
-	return &watched{
-		name:    h.Name,
-		process: func(ctx context.Context) int { return h.Process(ctx, uuid) },
-		monitor: func(pid int) string { return filepath.Join(h.monitors(), strconv.Itoa(pid)) },
-	}
-}

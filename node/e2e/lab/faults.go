@@ -82,8 +82,8 @@ func Stopped(pid int) bool {
 }
 
 // Processes are all that run on the host.
-func (h *Host) Processes(ctx context.Context) (list []Process, err error) {
-	pids, err := h.pids(ctx)
+func (h *Host) Processes(context.Context) (list []Process, err error) {
+	pids, err := h.pids(nil)
 	for _, pid := range pids {
 		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 		if err == nil && len(line) > 0 { // neither gone nor a zombie
@@ -93,9 +93,10 @@ func (h *Host) Processes(ctx context.Context) (list []Process, err error) {
 	return list, err
 }
 
-// pids are all processes in the host's namespace. The recorder asks so often that
-// a process for each answer would take more of the machine than the guest.
-func (h *Host) pids(context.Context) ([]int, error) {
+// pids are all processes in the host's namespace, without those among strangers,
+// to which it adds those it finds not to be. The recorder asks so often that a
+// process for each answer would take more of the machine than the guest.
+func (h *Host) pids(strangers map[int]bool) ([]int, error) {
 	var own, other unix.Stat_t
 	if err := unix.Stat(filepath.Join("/run/netns", h.ns), &own); err != nil {
 		return nil, fmt.Errorf("network of host %s: %w", h.Name, err)
@@ -112,8 +113,13 @@ func (h *Host) pids(context.Context) ([]int, error) {
 	var pids []int
 	for _, name := range names {
 		pid, err := strconv.Atoi(name)
-		if err == nil && unix.Stat("/proc/"+name+"/ns/net", &other) == nil && other.Ino == own.Ino && other.Dev == own.Dev {
+		if err != nil || strangers[pid] || unix.Stat("/proc/"+name+"/ns/net", &other) != nil {
+			continue
+		}
+		if other.Ino == own.Ino && other.Dev == own.Dev {
 			pids = append(pids, pid)
+		} else if strangers != nil {
+			strangers[pid] = true
 		}
 	}
 	return pids, nil

@@ -16,7 +16,7 @@ import (
 
 // GuestFiles are what the test guest is made of.
 type GuestFiles struct {
-	Kernel, Initrd, Disk string
+	Kernel, Initrd, AgentInitrd, Disk string
 }
 
 // GuestName is the one guest most scenarios have.
@@ -128,7 +128,7 @@ func Build(ctx context.Context, root, dir string) (binary string, files GuestFil
 		return "", files, err
 	}
 	image, err := testguest.Build(ctx, filepath.Join(root, ".cache", "guest"))
-	return binary, GuestFiles{Kernel: image.Kernel, Initrd: image.Initrd, Disk: image.DiskBase}, err
+	return binary, GuestFiles{Kernel: image.Kernel, Initrd: image.Initrd, AgentInitrd: image.AgentInitrd, Disk: image.DiskBase}, err
 }
 
 // BuildBinary builds vmctl into dir, with the race detector if VMCTL_RACE is

@@ -160,7 +160,7 @@ func (h *Host) Signal(s syscall.Signal) error { return h.agent.Process.Signal(s)
 func (h *Host) PowerCut(ctx context.Context) error {
 	var failed error
 	for round := 0; round < 20; round++ {
-		pids, err := h.pids(ctx)
+		pids, err := h.pids(nil)
 		if err != nil {
 			return err
 		}
@@ -230,11 +230,15 @@ func (h *Host) Claimed(ctx context.Context, uuid string) error {
 }
 
 // Process is the pid of any QEMU of the guest here.
-func (h *Host) Process(ctx context.Context, uuid string) int {
-	pids, err := h.pids(ctx)
+func (h *Host) Process(_ context.Context, uuid string) int {
+	pids, err := h.pids(nil)
 	if err != nil {
 		return 0
 	}
+	return h.qemuAmong(pids, uuid)
+}
+
+func (h *Host) qemuAmong(pids []int, uuid string) int {
 	for _, pid := range pids {
 		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 		if err == nil && bytes.Contains(line, []byte("qemu-system")) && bytes.Contains(line, []byte(uuid)) && !bytes.Contains(line, []byte("guard\x00")) {

@@ -5,9 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
-	"os"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -82,9 +80,29 @@ func (l *Lab) sniff(port string) (fd int, err error) {
 		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
 			return err
 		}
+		if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, onlyUDP()); err != nil {
+			return err
+		}
 		return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: index})
 	})
 	return fd, err
+}
+
+// onlyUDP drops everything but UDP over IPv4: replication fills the same ports.
+func onlyUDP() *unix.SockFprog {
+	load := func(code uint16, at uint32) unix.SockFilter {
+		return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_ABS | code, K: at}
+	}
+	equal := func(value uint32, otherwise uint8) unix.SockFilter {
+		return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: value, Jf: otherwise}
+	}
+	program := []unix.SockFilter{
+		load(unix.BPF_H, 12), equal(unix.ETH_P_IP, 3),
+		load(unix.BPF_B, 14+9), equal(unix.IPPROTO_UDP, 1),
+		{Code: unix.BPF_RET | unix.BPF_K, K: 1 << 16},
+		{Code: unix.BPF_RET | unix.BPF_K},
+	}
+	return &unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
 }
 
 func htons(v uint16) uint16 { return v<<8 | v>>8 }
@@ -180,7 +198,7 @@ func (r *Recorder) sample(ctx context.Context) {
 				}
 			}
 			key := h.name + strconv.Itoa(pids[h.name])
-			now := vcpuTime(pids[h.name])
+			now := h.vcpuTime(pids[h.name])
 			if before, known := used[key]; known && now > before+uint64(time.Millisecond) {
 				running = append(running, look{h, pids[h.name]})
 			}
@@ -192,34 +210,6 @@ func (r *Recorder) sample(ctx context.Context) {
 			r.tasks.Go(func() { defer r.judging.Add(-1); r.judge(ctx, at, running) })
 		}
 	}
-}
-
-// vcpuTime is the processor time, in ns, of QEMU's vCPU threads.
-func vcpuTime(pid int) (total uint64) {
-	if pid == 0 {
-		return 0
-	}
-	tasks := fmt.Sprintf("/proc/%d/task", pid)
-	entries, err := os.ReadDir(tasks)
-	if err != nil {
-		return 0
-	}
-	for _, e := range entries {
-		comm, err := os.ReadFile(tasks + "/" + e.Name() + "/comm")
-		if err != nil || !strings.HasPrefix(string(comm), "CPU ") {
-			continue
-		}
-		stat, err := os.ReadFile(tasks + "/" + e.Name() + "/schedstat")
-		if err != nil {
-			continue
-		}
-		first, _, _ := strings.Cut(string(stat), " ")
-		ns, err := strconv.ParseUint(first, 10, 64)
-		if err == nil {
-			total += ns
-		}
-	}
-	return total
 }
 
 // Last is the newest record, the host it came through, and when.
