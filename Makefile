@@ -40,16 +40,17 @@ demo: deps
 .PHONY: test
 test: unit sim e2e
 
+# TestTools of the module's root vets everything; no debugger reads these programs.
 .PHONY: unit
 unit: deps
-	CGO_ENABLED=1 go test -race -p 3 -timeout 20m $$(go list ./... | grep -v -e '^vmctl/node/e2e' -e '^vmctl/packaging/testguest$$')
+	CGO_ENABLED=1 go test -race -vet=off -ldflags=-w -p 3 -timeout 20m $$(go list ./... | grep -v -e '^vmctl/node/e2e' -e '^vmctl/packaging/testguest$$')
 
 # Who may run a guest: every state within small bounds, 10^4 schedules of at least
 # twenty faults each, and the mutants that they must catch. And what a replica is
 # after a power cut at each of its changes and at 200 random moments.
 .PHONY: sim
 sim:
-	go test -count=1 -v ./ha/model | grep -v '^=== '
+	GOGC=400 GOMEMLIMIT=4GiB go test -count=1 -v ./ha/model | grep -v '^=== '
 	go test -count=1 -v -run 'TestSchedules|TestBrokenWorlds' ./ha/sim -ha.schedules=10000 | grep -v '^=== '
 	go test -count=1 -v -run TestMutants ./ha | grep -v '^=== '
 	go test -count=1 -v -run 'TestCutAtEveryChange|TestPowerCutAtAnyMoment' ./snapshot | grep -v '^=== '
@@ -64,8 +65,8 @@ soak:
 # chaos names its seed, which throws the same faults again.
 .PHONY: e2e
 e2e: guest
-	go test -count=1 -timeout 10m -parallel 2 ./packaging/testguest
-	go test -count=1 -timeout 30m -p 2 -parallel 3 $(CHAOSTEST) $(E2E)
+	go test -count=1 -vet=off -ldflags=-w -timeout 10m -parallel 2 ./packaging/testguest
+	go test -count=1 -vet=off -ldflags=-w -timeout 30m -p 2 -parallel 3 $(CHAOSTEST) $(E2E)
 
 # Random faults: three minutes of them in `make test`, 60 and more here.
 CHAOS ?= -chaos.time=30m -chaos.faults=60
