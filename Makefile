@@ -4,6 +4,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
 export CGO_ENABLED ?= 0
+# As everything that is released or put into a guest is built: nothing twice.
+export GOFLAGS ?= -trimpath
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.0.0)
 FUZZTIME ?= 10s
