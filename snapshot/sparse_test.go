@@ -61,9 +61,10 @@ func TestSparse(t *testing.T) {
 	go func() { over <- peer.Serve(ctx, wire.NewConn(y, wire.Options{})) }()
 	defer func() { cancel(); <-over; <-over }()
 
-	synced := func() {
+	synced := func() { // and what was discarded, which is answered first, is compared
 		t.Helper()
-		for deadline := time.Now().Add(30 * time.Second); owner.State().Phase != replicator.InSync; time.Sleep(5 * time.Millisecond) {
+		is := func() bool { s := owner.State(); return s.Phase == replicator.InSync && s.Dirty == 0 }
+		for deadline := time.Now().Add(30 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("not in sync: %+v", owner.State())
 			}
@@ -82,7 +83,6 @@ func TestSparse(t *testing.T) {
 		{"write -P 0 0 64M", 0, 0},
 	} {
 		monitor.io(t, step.do)
-		time.Sleep(20 * time.Millisecond) // a discard is answered before it is compared
 		synced()
 		want, err := os.ReadFile(image)
 		check(t, err)
