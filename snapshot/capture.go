@@ -64,7 +64,8 @@ type Report struct {
 // capture is one checkpoint in the making.
 type capture struct {
 	replica.Outgoing
-	at     time.Time
+	asked  time.Time // when the guest was told to stand still
+	at     time.Time // when it did
 	pause  time.Duration
 	memory memory.Stats // of the pause
 }
@@ -155,10 +156,9 @@ func (p *Protector) capture(ctx context.Context) (taken capture, err error) {
 // continues it. The guest is continued whatever fails.
 func (p *Protector) captureStopped(ctx context.Context, taken capture) (out capture, err error) {
 	running, err := p.stopGuest(ctx, &taken, pauseBound)
-	began := time.Now()
 	defer func() {
 		ended, endErr := p.goOn(ctx, taken.Sequence, running)
-		out.pause = time.Since(began)
+		out.pause = time.Since(taken.asked) // QEMU stops the processors first, then flushes the disks
 		if err == nil && endErr == nil && ended {
 			endErr = ErrPauseEnded
 		}
@@ -167,7 +167,8 @@ func (p *Protector) captureStopped(ctx context.Context, taken capture) (out capt
 	if err != nil {
 		return taken, err
 	}
-	return taken, p.take(ctx, &taken)
+	err = p.take(ctx, &taken)
+	return taken, err
 }
 
 // stopGuest stops a running guest for bound at most; one that its user paused
@@ -186,11 +187,13 @@ func (p *Protector) stopGuest(ctx context.Context, taken *capture, bound time.Du
 	if !running && status.Status != "paused" {
 		return false, fmt.Errorf("the guest is %s", status.Status)
 	}
+	taken.asked = time.Now()
 	// A guest that its user paused is not to be continued by the guard either.
 	if running {
 		if err := m.BeginPause(ctx, taken.Sequence, bound); err != nil {
 			return false, err
 		}
+		taken.asked = time.Now()
 		if err := m.Execute(ctx, "stop", nil, nil); err != nil {
 			return true, err
 		}
@@ -200,25 +203,38 @@ func (p *Protector) stopGuest(ctx context.Context, taken *capture, bound time.Du
 	return running, nil
 }
 
-// take does what needs the guest stopped.
+// take does what needs the guest stopped. Devices and memory are taken at the
+// same time: saving a device writes no guest memory, for QEMU's own migration
+// has sent all of the memory by then.
 func (p *Protector) take(ctx context.Context, taken *capture) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, commandBound)
 	defer cancel()
-	if p.replicator != nil {
-		if err := p.config.Mirror.Check(ctx); err != nil {
-			return err
+	devices := make(chan error, 1)
+	go func() {
+		var err error
+		if taken.Blob, err = p.takeDevices(ctx); err != nil {
+			cancel() // the memory is of no use then
 		}
+		devices <- err
+	}()
+	taken.memory, err = p.finder.Stopped(ctx)
+	if failed := <-devices; failed != nil {
+		return failed
 	}
-	if taken.Blob, err = p.config.Machine.SaveDevices(ctx); err != nil {
+	if err != nil || p.replicator == nil {
 		return err
-	}
-	if taken.memory, err = p.finder.Stopped(ctx); err != nil {
-		return err
-	}
-	if p.replicator == nil {
-		return nil
 	}
 	return p.replicator.Mark(ctx, taken.Sequence)
+}
+
+// takeDevices saves the devices' state if every mirror carries the guest's writes.
+func (p *Protector) takeDevices(ctx context.Context) ([]byte, error) {
+	if p.replicator != nil {
+		if err := p.config.Mirror.Check(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return p.config.Machine.SaveDevices(ctx)
 }
 
 // goOn continues the guest if it ran, and tells the guard. It works although

@@ -32,6 +32,7 @@ type fakeGuest struct {
 	running atomic.Bool
 	instant []byte // memory of the last pause
 	write   func(ram []byte)
+	devices func(context.Context) ([]byte, error) // nil: at once
 }
 
 func newFakeGuest(t testing.TB, size int, write func([]byte)) *fakeGuest {
@@ -87,7 +88,13 @@ func (g *fakeGuest) Execute(_ context.Context, command string, _, reply any) err
 	return nil
 }
 
-func (g *fakeGuest) SaveDevices(context.Context) ([]byte, error) { return []byte("devices"), nil }
+func (g *fakeGuest) SaveDevices(ctx context.Context) ([]byte, error) {
+	if g.devices != nil {
+		return g.devices(ctx)
+	}
+	return []byte("devices"), nil
+}
+
 func (g *fakeGuest) BeginPause(context.Context, uint64, time.Duration) error {
 	return nil
 }

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -52,6 +53,21 @@ func (h *Host) create(ctx context.Context, name string, files GuestFiles, line s
 		return v, err
 	}
 	return v, json.Unmarshal([]byte(out), &v)
+}
+
+// CreateQuiet makes and starts another guest on a host that has no network and does
+// next to nothing: one small step of work a second.
+func (h *Host) CreateQuiet(ctx context.Context, name string, files GuestFiles, flags ...string) (v api.VM, err error) {
+	return h.create(ctx, name, files, testguest.KernelWords+" panic=-1 guest.rate=1 guest.dirty=64K", flags...)
+}
+
+// Booted says whether a guest of this host is through with booting.
+func (h *Host) Booted(uuid string) error {
+	console, err := os.ReadFile(filepath.Join(h.StateDir(), "guests", uuid, "serial.log"))
+	if err == nil && !bytes.Contains(console, []byte("workload: token")) {
+		err = errors.New("the guest is booting")
+	}
+	return err
 }
 
 // Show is the guest as the host's agent sees it.

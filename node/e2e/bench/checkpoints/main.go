@@ -21,6 +21,7 @@ var (
 	more   = flag.Bool("append", false, "keep the samples that are there")
 	span   = flag.Duration("time", 8*time.Second, "how long checkpoints are watched in a round")
 	watch  = flag.Duration("watch", time.Minute, "how long the eight guests are watched")
+	busy   = flag.Bool("busy", false, "the eight guests work, instead of being quiet")
 	out    = flag.String("out", "bench/checkpoints", "the page's file and the samples', without .md and .jsonl")
 )
 

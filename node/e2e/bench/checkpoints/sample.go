@@ -23,6 +23,9 @@ type Sample struct {
 	Interval float64 `json:"interval,omitempty"` // seconds from one to the next, the middle one
 	Longest  float64 `json:"longest,omitempty"`  // seconds
 	Missed   int     `json:"missed"`             // of them, by two intervals and more
+	Busy     bool    `json:"busy,omitempty"`     // the many work
+	// Processors are those in use while the many were watched, by whatever ran.
+	Processors float64 `json:"processors,omitempty"`
 }
 
 // Values of Sample.Of.

@@ -1,0 +1,87 @@
+package snapshot
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"testing"
+
+	"vmctl/snapshot/memory"
+)
+
+const metPages = 256 // of the guest
+
+// metDirty names every page, and only once devices are being saved too.
+type metDirty struct {
+	blindDirty
+	found, saving chan struct{}
+	ctx           context.Context
+}
+
+func (d metDirty) Find(into *memory.Delta) error {
+	close(d.found)
+	select {
+	case <-d.saving:
+	case <-d.ctx.Done():
+		return errors.New("no device is saved while memory is looked at")
+	}
+	return into.Add(memory.Run{Count: metPages})
+}
+
+// Devices and memory are taken at the same time: the pause is as long as one of
+// them.
+func TestDevicesAndMemoryAreTakenTogether(t *testing.T) {
+	g := newFakeGuest(t, metPages*memory.PageSize, nil)
+	g.ram[5] = 1
+	p, dial := g.protect(t, nil)
+	stream, _, _ := dial(t.Context())
+	if _, err := p.sender.Attach(t.Context(), stream); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), commandBound/2)
+	defer cancel()
+	d := metDirty{found: make(chan struct{}), saving: make(chan struct{}), ctx: ctx}
+	p.finder = memory.NewFinder(p.image, p.shadow, p.sender.Delta(), d, func(err error) { t.Error(err) })
+	g.checkpoint(t, p) // compares everything: it is the first
+	g.devices = func(ctx context.Context) ([]byte, error) {
+		close(d.saving)
+		select {
+		case <-d.found:
+			return []byte("devices"), nil
+		case <-ctx.Done():
+			return nil, errors.New("no memory is looked at while devices are saved")
+		}
+	}
+	g.checkpoint(t, p)
+}
+
+// A state that cannot be saved makes no checkpoint; the guest goes on, and what
+// it wrote is in the next one.
+func TestFailedDevicesLoseNoPage(t *testing.T) {
+	const size = 8 << 20
+	g := newFakeGuest(t, size, nil)
+	p, dial := g.protect(t, nil)
+	stream, _, _ := dial(t.Context())
+	if _, err := p.sender.Attach(t.Context(), stream); err != nil {
+		t.Fatal(err)
+	}
+	g.checkpoint(t, p)
+	broken := errors.New("no state")
+	g.devices = func(context.Context) ([]byte, error) { return nil, broken }
+	if _, err := rand.Read(g.ram); err != nil { // nothing that could be made smaller
+		t.Fatal(err)
+	}
+	if _, err := p.checkpoint(t.Context()); !errors.Is(err, broken) || !g.running.Load() {
+		t.Fatalf("%v, running %v", err, g.running.Load())
+	}
+	g.devices = nil
+	report := g.checkpoint(t, p)
+	shadow := make([]byte, size)
+	if _, err := p.shadow.ReadAt(shadow, 0); err != nil || !bytes.Equal(shadow, g.instant) {
+		t.Errorf("the checkpoint is not the memory of the pause (%v)", err)
+	}
+	if report.Bytes < size {
+		t.Errorf("%d bytes went out, %d were written", report.Bytes, size)
+	}
+}
