@@ -42,10 +42,11 @@ func (g *guest) attend(ctx context.Context, m *machine) {
 	parts.Wait()
 	end, ended := m.end()
 	m.close()
-	g.locked(func() { g.machine = nil; g.status.phase = "none" })
+	g.locked(func() { g.machine, g.status.phase, g.status.ending = nil, "none", ended })
 	if ended {
 		g.sweep()
 		g.afterEnd(ctx, end, time.Since(began))
+		g.locked(func() { g.status.ending = false })
 	}
 }
 

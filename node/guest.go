@@ -70,6 +70,7 @@ type situation struct {
 	reason   string
 	restarts []time.Time
 	hold     time.Time // no restart before
+	ending   bool      // QEMU is gone, and what follows is being decided
 	peerSeq  uint64
 	trial    api.Trial // whether the peer could resume it
 	spare    sparing

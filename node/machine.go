@@ -12,6 +12,7 @@ import (
 	"vmctl/vm"
 	"vmctl/vm/guard"
 	"vmctl/vm/qmp"
+	"vmctl/vm/video"
 )
 
 // machine is the QEMU of a guest on this node and the connections to it. It is
@@ -27,6 +28,7 @@ type machine struct {
 	stopLease func()
 	clock     *clock.Keeper // nil: no guest agent's port
 
+	screen *video.Mirror // nil before the first checkpoint; the protector's goroutine has it
 	saving sync.Mutex
 	state  *qmp.StateFile // nil before the first checkpoint
 }
@@ -103,6 +105,7 @@ func (m *machine) close() {
 		_ = m.state.Close(ctx)
 		cancel()
 	}
+	_ = m.closeScreen()
 	_ = m.Close()
 	m.guard.Close()
 }

@@ -120,6 +120,9 @@ func (n *Node) viewMachine(ctx context.Context, g *guest, m *machine, v *api.VM)
 	defer cancel()
 	v.PID, v.QMPSocket, v.Reason = m.guard.PID(), g.layout.AgentQMP(), ""
 	v.State, v.GuestAgent = "unknown", viewAgent(m.clock)
+	if g.spec().Display == vm.DisplayVNC {
+		v.VNCSocket = g.layout.VNC()
+	}
 	if status, err := m.guard.Status(ctx); err == nil && status.Frozen {
 		v.State, v.Reason = "frozen", "its lease has run out: neither peer nor witness confirms that this node may run it"
 	} else if state, err := m.RunState(ctx); err == nil {

@@ -59,6 +59,10 @@ func (n *Node) start(ctx context.Context, g *guest, force bool) (warnings []stri
 	if err := n.leaseable(ctx, g); err != nil {
 		return nil, err
 	}
+	// What follows the end before is decided by the wish of then, not by this one.
+	if err := g.await(ctx, func() bool { return !g.status.ending }); err != nil {
+		return nil, err
+	}
 	g.mu.Lock()
 	wanted := g.wanted()
 	g.mu.Unlock()
@@ -149,7 +153,7 @@ func (n *Node) bringDown(ctx context.Context, g *guest, word string, end func(*m
 	if err := end(m); err != nil {
 		return err
 	}
-	if err := g.await(ctx, func() bool { return g.machine != m }); err != nil || g.isOwner() {
+	if err := g.await(ctx, func() bool { return g.machine != m && !g.status.ending }); err != nil || g.isOwner() {
 		return err
 	}
 	return api.Errorf(api.Conflict, "%s %s: node %s has taken it over meanwhile", word, g.name(), g.ownerName()).WithHint("Try again.")

@@ -228,7 +228,8 @@ func (g *guest) newProtector(m *machine) (*snapshot.Protector, error) {
 		Share: g.n.guests.share, Turns: g.n.guests.turns, PID: m.guard.PID(), Noted: func(kind, text string) { g.n.journal.record(warning, kind, g.name(), text) },
 	}
 	if spec.Protection.Level == vm.ProtectResume {
-		config.RAM, config.RAMSize = g.layout.RAM(), int64(spec.Memory)
+		config.RAM, config.RAMSize = g.layout.RAM(), int64(spec.MemoryFile())
+		config.Screen = m.screenOf(spec, g.layout)
 	}
 	return snapshot.NewProtector(config)
 }

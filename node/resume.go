@@ -171,7 +171,11 @@ func resumeMachine(ctx context.Context, g *guest, epoch uint64, from replica.Che
 // resume loads a checkpoint into a QEMU that waits for it, puts it under the
 // lease, and lets it run if it ran.
 func (m *machine) resume(ctx context.Context, g *guest, epoch uint64, from replica.Checkpoint, activate func(context.Context) (string, error)) error {
-	if err := qmp.LoadDeviceState(ctx, m.monitor, bytes.NewReader(from.Blob)); err != nil {
+	state, err := withScreen(g.spec(), from)
+	if err != nil {
+		return err
+	}
+	if err := qmp.LoadDeviceState(ctx, m.monitor, bytes.NewReader(state)); err != nil {
 		return fmt.Errorf("%w: %w", errState, err)
 	}
 	deadline, leased := g.leased()

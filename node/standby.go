@@ -118,7 +118,7 @@ func (g *guest) openStandbyLocked(ctx context.Context) (*snapshot.Standby, error
 	}
 	config := snapshot.StandbyConfig{
 		UUID: g.id, Epoch: here.Prepared, Dir: g.replicaDir(), RAMDir: g.n.config.RAMDir,
-		MaxRAM: int64(g.spec().Memory), BootID: bootID(), Log: g.log,
+		MaxRAM: func() int64 { return int64(g.spec().MemoryFile()) }, BootID: bootID(), Log: g.log,
 		Noted: func(kind, text string) { g.n.journal.record(warning, kind, g.name(), text) },
 	}
 	for _, d := range here.Disks {

@@ -16,6 +16,9 @@ import (
 // was complete.
 var ErrPauseEnded = errors.New("the guard ended the pause")
 
+// ErrNotYet says that the guest cannot be taken just now.
+var ErrNotYet = errors.New("the guest cannot be taken yet")
+
 // pauseBound is how long a checkpoint may stop the guest: a dead agent's guest
 // stands still no longer. commandBound bounds each step in it.
 const (
@@ -78,7 +81,7 @@ func (p *Protector) checkpoints(ctx context.Context, interval func() time.Durati
 	for {
 		began := time.Now()
 		report, err := p.checkpoint(ctx)
-		passing := errors.Is(err, replicator.ErrNotInSync) || errors.Is(err, ErrPauseEnded)
+		passing := errors.Is(err, replicator.ErrNotInSync) || errors.Is(err, ErrPauseEnded) || errors.Is(err, ErrNotYet)
 		if err != nil && !passing {
 			return err
 		}
@@ -217,7 +220,7 @@ func (p *Protector) take(ctx context.Context, taken *capture) (err error) {
 		}
 		devices <- err
 	}()
-	taken.memory, err = p.finder.Stopped(ctx)
+	taken.memory, err = p.takeMemory(ctx)
 	if failed := <-devices; failed != nil {
 		return failed
 	}
@@ -225,6 +228,16 @@ func (p *Protector) take(ctx context.Context, taken *capture) (err error) {
 		return err
 	}
 	return p.replicator.Mark(ctx, taken.Sequence)
+}
+
+// takeMemory makes the shadow equal to the guest's memory, and its screen's.
+func (p *Protector) takeMemory(ctx context.Context) (memory.Stats, error) {
+	if p.config.Screen != nil {
+		if err := p.config.Screen(ctx); err != nil {
+			return memory.Stats{}, err
+		}
+	}
+	return p.finder.Stopped(ctx)
 }
 
 // takeDevices saves the devices' state if every mirror carries the guest's writes.

@@ -30,9 +30,12 @@ type Machine interface {
 
 // ProtectorConfig describes the guest to protect.
 type ProtectorConfig struct {
-	UUID    string
-	Epoch   uint64
-	RAM     string // path of the RAM file; empty: disks only, no checkpoints
+	UUID  string
+	Epoch uint64
+	RAM   string // path of the RAM file; empty: disks only, no checkpoints
+	// Screen, if set, brings memory that QEMU keeps to itself into the RAM file,
+	// with the guest stopped. ErrNotYet: the guest cannot be taken just now.
+	Screen  func(ctx context.Context) error
 	RAMSize int64
 	PID     int    // of QEMU, whose page table tells what it wrote
 	Spec    []byte // hash of what the device state belongs to

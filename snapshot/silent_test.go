@@ -58,7 +58,7 @@ func newAwayGuest(t *testing.T) *awayGuest {
 		Disks: []MirrorDisk{{Name: "disk", Size: awayDisk, Top: "top0", Base: "d0"}},
 	}
 	g.peer, err = OpenStandby(t.Context(), StandbyConfig{UUID: "g", Epoch: 1, Dir: filepath.Join(dir, "replica"), RAMDir: filepath.Join(dir, "replica-ram"),
-		Disks: []DiskImage{{Name: "disk", Path: filepath.Join(dir, "replica.raw"), Size: awayDisk}}, MaxRAM: tellerRAM, Log: slog.New(slog.DiscardHandler)})
+		Disks: []DiskImage{{Name: "disk", Path: filepath.Join(dir, "replica.raw"), Size: awayDisk}}, MaxRAM: func() int64 { return tellerRAM }, Log: slog.New(slog.DiscardHandler)})
 	must(t, err)
 	t.Cleanup(func() { must(t, g.peer.Close()) })
 	return g

@@ -30,8 +30,8 @@ type StandbyConfig struct {
 	Dir    string // durable directory of the replica's record
 	RAMDir string // tmpfs
 	Disks  []DiskImage
-	MaxRAM int64  // bytes
-	BootID string // of this host; empty: the kernel's
+	MaxRAM func() int64 // bytes, as the guest's spec has it at the time; nil: no bound
+	BootID string       // of this host; empty: the kernel's
 	// Noted, if set, is told what people should know; kind is the word for it.
 	Noted func(kind, text string)
 	Log   *slog.Logger

@@ -5,7 +5,10 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
+	"sync"
 	"testing"
+	"time"
 
 	"vmctl/snapshot/memory"
 )
@@ -54,6 +57,45 @@ func TestDevicesAndMemoryAreTakenTogether(t *testing.T) {
 		}
 	}
 	g.checkpoint(t, p)
+}
+
+// What QEMU keeps to itself is brought into the RAM file while the guest stands
+// still, and is in the same checkpoint. While it cannot be had there are none, and
+// the link stays.
+func TestScreenIsPartOfACheckpoint(t *testing.T) {
+	const size, at = 1 << 20, 1<<20 - memory.PageSize
+	g := newFakeGuest(t, size, func([]byte) {})
+	p, dial := g.protect(t, nil)
+	shown, looks := byte(0), 0
+	p.config.Screen = func(context.Context) error {
+		if looks++; looks <= 3 {
+			return fmt.Errorf("%w: in this test", ErrNotYet)
+		}
+		if g.running.Load() {
+			t.Error("the screen is read of a guest that runs")
+		}
+		shown++
+		g.ram[at] = shown
+		return nil
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var protecting sync.WaitGroup
+	protecting.Go(func() {
+		err := p.Protect(ctx, nil, dial, func() time.Duration { return time.Hour })
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("the link ended: %v", err)
+		}
+	})
+	for p.Last().Sequence == 0 && t.Context().Err() == nil && !t.Failed() {
+		time.Sleep(time.Millisecond)
+	}
+	cancel()
+	protecting.Wait()
+	page := make([]byte, 1)
+	if _, err := p.shadow.ReadAt(page, at); err != nil || shown == 0 || page[0] != shown {
+		t.Errorf("the checkpoint has screen %d, %d was shown last (%v)", page[0], shown, err)
+	}
 }
 
 // A state that cannot be saved makes no checkpoint; the guest goes on, and what

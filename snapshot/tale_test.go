@@ -57,7 +57,7 @@ type teller struct {
 func standbyIn(root, ram string) StandbyConfig {
 	config := StandbyConfig{
 		UUID: "8f14e45f-ceea-467f-9538-6d1a1f0f1a11", Epoch: tellerEpoch, Dir: filepath.Join(root, "guest", "replica"), RAMDir: ram,
-		MaxRAM: tellerRAM, Log: slog.New(slog.DiscardHandler), BootID: "boot-1",
+		MaxRAM: func() int64 { return tellerRAM }, Log: slog.New(slog.DiscardHandler), BootID: "boot-1",
 	}
 	for i, sectors := range []int64{203, 130} {
 		name := fmt.Sprintf("d%d", i)

@@ -29,6 +29,7 @@ const (
 	slotSerialBus = 0x2
 	slotRNG       = 0x3
 	slotPanic     = 0x4
+	slotVGA       = 0x5
 	slotDisk      = 0x8  // to 0x13
 	slotNIC       = 0x14 // to 0x1b
 )
@@ -61,6 +62,7 @@ func Cmdline(s Spec, l Layout, h Host, o Options) []string {
 		"-action", "panic=pause",
 	}
 	line = append(line, controls(s, l)...)
+	line = append(line, displayArguments(s, l)...)
 	for i, d := range s.Disks {
 		line = append(line, diskArguments(i, d, l.Disk(d, o.Replica))...)
 	}

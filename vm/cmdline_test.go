@@ -24,6 +24,7 @@ func cmdlineCases() map[string]Spec {
 		"kernel":  {Name: "kernel", Kernel: "/k", Initrd: "/i", Append: "console=ttyS0, quiet", Disks: []Disk{{Size: GiB}}},
 		"bare":    {Name: "bare", PVPanic: &off, RNG: &off, GuestAgent: &off},
 		"kvm":     {Name: "kvm", Accel: AccelKVM},
+		"vnc":     {Name: "vnc", Display: DisplayVNC},
 		"outside": {Name: "outside", Disks: []Disk{{Path: "/srv/a,b.qcow2", Format: FormatQcow2}}},
 	}
 }

@@ -44,7 +44,7 @@ func (s Spec) Defaults(h Host) Spec {
 	s.CPUs = either(s.CPUs, 1)
 	s.Memory = either(s.Memory, DefaultMemory)
 	s.Machine = either(s.Machine, DefaultMachine)
-	s.Display = either(s.Display, "none")
+	s.Display = either(s.Display, DisplayNone)
 	s.Protection = s.Protection.defaults()
 	s.Restart = s.Restart.defaults()
 	s.Isolation = either(s.Isolation, IsolationFreeze)

@@ -30,7 +30,7 @@ func NewLayout(stateDir, runtimeDir, ramDir, uuid string) Layout {
 
 // Check refuses directories too deep for unix sockets.
 func (l Layout) Check() error {
-	for _, path := range []string{l.AgentQMP(), l.GuardQMP(), l.Serial(), l.GuestAgent(), l.Guard()} {
+	for _, path := range []string{l.AgentQMP(), l.GuardQMP(), l.Serial(), l.GuestAgent(), l.Guard(), l.VNC()} {
 		if len(path) >= maxSocket {
 			return fmt.Errorf("socket path %s has %d characters, a unix socket takes %d: use a shorter runtime directory",
 				path, len(path), maxSocket-1)
@@ -53,6 +53,9 @@ func (l Layout) Serial() string { return filepath.Join(l.Runtime, "serial.sock")
 
 // GuestAgent is the socket that leads to the agent inside the guest.
 func (l Layout) GuestAgent() string { return filepath.Join(l.Runtime, "qga.sock") }
+
+// VNC is the socket of the guest's screen, if it has one.
+func (l Layout) VNC() string { return filepath.Join(l.Runtime, "vnc.sock") }
 
 // Guard is the socket of the guard.
 func (l Layout) Guard() string { return filepath.Join(l.Runtime, "guard.sock") }

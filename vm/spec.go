@@ -23,9 +23,10 @@ type Spec struct {
 
 	// Kernel, Initrd and Append boot a kernel directly. The files are copied
 	// into the guest's directory when it is created, for the peer needs them too.
-	Kernel  string `yaml:"kernel,omitempty" json:"kernel,omitempty" msgpack:"kernel,omitempty"`
-	Initrd  string `yaml:"initrd,omitempty" json:"initrd,omitempty" msgpack:"initrd,omitempty"`
-	Append  string `yaml:"append,omitempty" json:"append,omitempty" msgpack:"append,omitempty"`
+	Kernel string `yaml:"kernel,omitempty" json:"kernel,omitempty" msgpack:"kernel,omitempty"`
+	Initrd string `yaml:"initrd,omitempty" json:"initrd,omitempty" msgpack:"initrd,omitempty"`
+	Append string `yaml:"append,omitempty" json:"append,omitempty" msgpack:"append,omitempty"`
+	// Display is the guest's screen: none, or vnc.
 	Display string `yaml:"display,omitempty" json:"display,omitempty" msgpack:"display,omitempty"`
 
 	Protection Protection `yaml:"protection,omitempty" json:"protection" msgpack:"protection"`
@@ -161,9 +162,10 @@ const (
 )
 
 // ResourceUse says what the guest takes from the host at most. The RAM counts
-// in full although its file is sparse, for the guest may write all of it.
+// in full although its file is sparse, for the guest may write all of it. The
+// screen's memory counts twice: QEMU has it, and the memory file a copy.
 func (s Spec) ResourceUse() Use {
-	memory := s.Memory.add(overhead).add(s.Memory / 256)
+	memory := s.MemoryFile().add(s.VideoMemory()).add(overhead).add(s.Memory / 256)
 	if s.Accel != AccelKVM {
 		memory = memory.add(translations)
 	}

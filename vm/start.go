@@ -48,11 +48,11 @@ func Start(ctx context.Context, p Platform, r Request) (_ *Guest, err error) {
 	}
 	undo.add(func() error { return clearRuntime(r.Layout) })
 	if r.Options.Incoming {
-		if err := checkRAM(r.Layout.RAM(), r.Spec.Memory); err != nil {
+		if err := checkRAM(r.Layout.RAM(), r.Spec.MemoryFile()); err != nil {
 			return nil, err
 		}
 	} else {
-		if err := makeRAM(r.Layout.RAM(), r.Spec.Memory); err != nil {
+		if err := makeRAM(r.Layout.RAM(), r.Spec.MemoryFile()); err != nil {
 			return nil, err
 		}
 		undo.add(func() error { return removeFile(r.Layout.RAM()) })
@@ -152,7 +152,7 @@ func prepareRuntime(l Layout) error {
 
 func clearRuntime(l Layout) error {
 	return errors.Join(removeFile(l.AgentQMP()), removeFile(l.GuardQMP()), removeFile(l.Serial()),
-		removeFile(l.GuestAgent()), removeFile(l.GuardConfig()))
+		removeFile(l.GuestAgent()), removeFile(l.VNC()), removeFile(l.GuardConfig()))
 }
 
 func attachNICs(n Network, s Spec, undo *undoList) error {

@@ -128,8 +128,8 @@ func (s Spec) checkMachine(f *findings, h Host) {
 			f.add("cpu host cannot be resumed on another host, name a model that both hosts have")
 		}
 	}
-	if s.Display != "none" {
-		f.add("display %q: only none for now, use the serial console", s.Display)
+	if s.Display != DisplayNone && s.Display != DisplayVNC {
+		f.add("display %q: use none or vnc", s.Display)
 	}
 }
 

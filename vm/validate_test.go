@@ -46,7 +46,7 @@ func TestValidateRefuses(t *testing.T) {
 		{"cpu with space", func(s *Spec) { s.CPU = "max -foo" }, "cpu"},
 		{"cpu host on tcg", func(s *Spec) { s.CPU = "host" }, "needs accel kvm"},
 		{"cpu host resumed", func(s *Spec) { s.CPU = "host,+x"; s.Protection.Level = "resume" }, "both hosts have"},
-		{"display", func(s *Spec) { s.Display = "vnc" }, "display"},
+		{"display", func(s *Spec) { s.Display = "spice" }, "display"},
 		{"disk twice", func(s *Spec) { s.Disks = append(s.Disks, s.Disks[0]) }, "listed twice"},
 		{"disk without anything", func(s *Spec) { s.Disks[0].Size = 0 }, "give a size"},
 		{"disk path and size", func(s *Spec) { s.Disks[0].Path = raw }, "takes no image, size"},

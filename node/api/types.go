@@ -51,6 +51,7 @@ type VM struct {
 	PID        int         `json:"pid"`
 	QMPSocket  string      `json:"qmp_socket"`
 	SerialLog  string      `json:"serial_log"`
+	VNCSocket  string      `json:"vnc_socket,omitempty"` // of its screen on its owner; empty: none, or not running
 	CPUs       int         `json:"cpus"`
 	Memory     string      `json:"memory"`
 	Restarts   int         `json:"restarts"`

@@ -118,6 +118,9 @@ func vmScreen(w *tabwriter.Writer, v api.VM) {
 	if v.PID != 0 {
 		fmt.Fprintf(w, "process\t%d\nqmp socket\t%s\n", v.PID, v.QMPSocket)
 	}
+	if v.VNCSocket != "" {
+		fmt.Fprintf(w, "screen\tvnc, %s\n", v.VNCSocket)
+	}
 	if v.SerialLog != "" {
 		fmt.Fprintf(w, "serial log\t%s\n", v.SerialLog)
 	}

@@ -28,6 +28,7 @@ func specFlags(change bool) []cli.Flag {
 		&cli.StringFlag{Name: "kernel", Usage: "boot this kernel `FILE` directly"},
 		&cli.StringFlag{Name: "initrd", Usage: "initial RAM disk `FILE` of that kernel"},
 		&cli.StringFlag{Name: "append", Usage: "command `LINE` of that kernel"},
+		&cli.StringFlag{Name: "display", Usage: "`KIND` of screen: none, or vnc (VGA, by VNC on a unix socket that 'vm show' names)", DefaultText: otherwise(vm.DisplayNone)},
 		&cli.StringFlag{Name: "machine", Usage: "versioned QEMU machine `TYPE`, a q35", DefaultText: otherwise(vm.DefaultMachine)},
 		&cli.StringFlag{Name: "cpu", Usage: "QEMU CPU `MODEL` that both hosts have"},
 		&cli.StringFlag{Name: "accel", Usage: "accelerator `NAME`: auto, kvm or tcg", DefaultText: otherwise("auto")},
@@ -67,7 +68,7 @@ func specFields(c *cli.Context) (map[string]any, error) {
 		return nil, err
 	}
 	fields := map[string]any{}
-	for _, name := range []string{"cpus", "memory", "append", "machine", "cpu", "accel", "isolation", "standby", "autostart"} {
+	for _, name := range []string{"cpus", "memory", "append", "display", "machine", "cpu", "accel", "isolation", "standby", "autostart"} {
 		if c.IsSet(name) {
 			fields[name] = c.Value(name)
 		}

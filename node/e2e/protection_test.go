@@ -88,14 +88,7 @@ func TestPausedStaysPaused(t *testing.T) {
 	b := newBench(t, "--protection", "resume")
 	_, err := b.A.CLI(t.Context(), "vm", "pause", lab.GuestName)
 	b.must(err)
-	paused := time.Now()
-	_, err = b.A.WaitState(t.Context(), 20*time.Second, func(v api.VM) error {
-		if v.State != "paused" || v.Checkpoint == nil || !v.Checkpoint.Time.After(paused) {
-			return fmt.Errorf("it is %s, checkpoint %+v", v.State, v.Checkpoint)
-		}
-		return nil
-	})
-	b.must(err)
+	b.pausedSince(b.A, time.Now())
 	b.must(b.A.PowerCut(t.Context()))
 	_, err = b.B.WaitState(t.Context(), 30*time.Second, func(v api.VM) error {
 		if v.Owner != "b" || v.State != "paused" {

@@ -31,7 +31,7 @@ func (r *Replica) admit(b Begin) error {
 		return fmt.Errorf("all up to %d/%d: %w", v.Epoch, v.Sequence, ErrVoid)
 	case c != nil && !c.Begin.before(b.Epoch, b.Sequence):
 		return fmt.Errorf("checkpoint %d/%d after %d/%d: %w", b.Epoch, b.Sequence, c.Begin.Epoch, c.Begin.Sequence, ErrUsed)
-	case b.RAMSize <= 0 || b.RAMSize%memory.PageSize != 0 || (r.cfg.MaxRAM > 0 && b.RAMSize > r.cfg.MaxRAM):
+	case b.RAMSize <= 0 || b.RAMSize%memory.PageSize != 0 || (r.cfg.MaxRAM != nil && b.RAMSize > r.cfg.MaxRAM()):
 		return fmt.Errorf("guest of %d bytes of RAM: %w", b.RAMSize, memory.ErrSize)
 	case len(b.RunState) > maxText || len(b.Spec) > maxText:
 		return fmt.Errorf("run state of %d, spec hash of %d bytes: %w", len(b.RunState), len(b.Spec), ErrProtocol)

@@ -49,7 +49,7 @@ type Config struct {
 	Name        string        // the guest's UUID: prefix of its files in RAMDir
 	Disks       Disks         // nil for a guest without disks; the opener closes them, except after TakeOver
 	DiskPaths   []string      // images behind Disks, handed on by TakeOver
-	MaxRAM      int64         // bytes; a checkpoint of a larger guest is refused; 0 means no bound
+	MaxRAM      func() int64  // bytes; a checkpoint of a larger guest is refused; nil means no bound
 	MarkTimeout time.Duration // 0 means DefaultMarkTimeout
 	BootID      string        // empty: the kernel's
 	Log         *slog.Logger  // nil: none

@@ -398,7 +398,7 @@ func TestFailedCommits(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	cfg := peerIn(t, t.TempDir())
-	cfg.MaxRAM = 2 * ramPages * memory.PageSize
+	cfg.MaxRAM = func() int64 { return 2 * ramPages * memory.PageSize }
 	src := newSource(t, 13, 3, cfg.Disks.(testDisks))
 	r := mustOpen(t, cfg)
 	src.attach(r)

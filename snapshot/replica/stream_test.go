@@ -333,7 +333,7 @@ func FuzzReceiver(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		root := t.TempDir()
 		r, err := Open(t.Context(), Config{Dir: filepath.Join(root, "s"), RAMDir: filepath.Join(root, "r"), Name: "g",
-			MaxRAM: 1 << 20, MarkTimeout: time.Second, BootID: "b"})
+			MaxRAM: func() int64 { return 1 << 20 }, MarkTimeout: time.Second, BootID: "b"})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -78,6 +78,24 @@ func TestTrial(t *testing.T) {
 	}
 }
 
+// TestTrialWithScreen: a guest with a screen has a trial of its own.
+func TestTrialWithScreen(t *testing.T) {
+	p := place(t)
+	s := spec(p)
+	plain := Key(Shape(s))
+	s.Display = vm.DisplayVNC
+	if Key(Shape(s)) == plain {
+		t.Error("the proof of a guest without a screen counts for one with it")
+	}
+	state, err := Save(t.Context(), p, Shape(s))
+	if err == nil {
+		err = Load(t.Context(), p, Shape(s), state)
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 // TestNothingFoundOut: what is no fault of QEMU's is no refusal.
 func TestNothingFoundOut(t *testing.T) {
 	p := place(t)
