@@ -4,11 +4,8 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"vmctl/node/e2e/bench/samples"
@@ -27,21 +24,10 @@ var (
 
 func main() {
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "bench-checkpoints:", err)
-		os.Exit(1)
-	}
+	samples.Main("bench-checkpoints", run)
 }
 
 func run(ctx context.Context) (err error) {
-	raw := *out + ".jsonl"
-	if !*more {
-		if err := os.RemoveAll(raw); err != nil {
-			return err
-		}
-	}
 	root, err := os.Getwd()
 	if err != nil {
 		return err
@@ -51,16 +37,9 @@ func run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
-	if err := measure(ctx, &bench{root: root, work: work, raw: raw, began: time.Now()}); err != nil {
-		return err
-	}
-	all, err := samples.Read[Sample](raw)
-	if err != nil {
-		return err
-	}
-	page := report(all)
-	fmt.Print(page)
-	return os.WriteFile(*out+".md", []byte(page), 0o644)
+	return samples.Measure(*out, *more, func(raw string) error {
+		return measure(ctx, &bench{root: root, work: work, raw: raw, began: time.Now()})
+	}, report)
 }
 
 // bench is one invocation.

@@ -6,9 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"vmctl/node/e2e/bench/pacemaker"
@@ -25,12 +23,7 @@ var (
 
 func main() {
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "bench-failover:", err)
-		os.Exit(1)
-	}
+	samples.Main("bench-failover", run)
 }
 
 func run(ctx context.Context) error {
@@ -51,20 +44,9 @@ func run(ctx context.Context) error {
 			return err
 		}
 	}
-	raw := filepath.Join(root, "bench", "failover.jsonl")
-	if !*more {
-		if err := os.RemoveAll(raw); err != nil {
-			return err
-		}
-	}
-	err = measure(ctx, binary, tree, files, raw)
-	all, failed := samples.Read[Sample](raw)
-	if err = errors.Join(err, failed); err != nil {
-		return err
-	}
-	table := report(all, versions)
-	fmt.Print(table)
-	return os.WriteFile(filepath.Join(root, "bench", "failover.md"), []byte(table), 0o644)
+	return samples.Measure(filepath.Join(root, "bench", "failover"), *more,
+		func(raw string) error { return measure(ctx, binary, tree, files, raw) },
+		func(all []Sample) string { return report(all, versions) })
 }
 
 // measure makes rounds until there are enough samples or the time is over. The

@@ -6,9 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"vmctl/node/e2e/bench/samples"
@@ -28,8 +26,6 @@ var (
 
 func main() {
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	run := measureAll
 	switch os.Getenv(roleVariable) {
 	case roleOwner:
@@ -37,27 +33,11 @@ func main() {
 	case rolePeer:
 		run = follow
 	}
-	if err := run(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "bench-replication:", err)
-		os.Exit(1)
-	}
+	samples.Main("bench-replication", run)
 }
 
 func measureAll(ctx context.Context) error {
-	raw := *out + ".jsonl"
-	if !*more {
-		if err := os.RemoveAll(raw); err != nil {
-			return err
-		}
-	}
-	err := measure(ctx, raw)
-	all, failed := samples.Read[Sample](raw)
-	if err = errors.Join(err, failed); err != nil {
-		return err
-	}
-	page := report(all)
-	fmt.Print(page)
-	return os.WriteFile(*out+".md", []byte(page), 0o644)
+	return samples.Measure(*out, *more, func(raw string) error { return measure(ctx, raw) }, report)
 }
 
 // measure makes rounds until there are enough samples or the time is over. In

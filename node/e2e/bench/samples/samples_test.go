@@ -1,6 +1,8 @@
 package samples
 
 import (
+	"errors"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -59,5 +61,38 @@ func TestSamplesAreKept(t *testing.T) {
 	}
 	if _, err := Read[sample](path); err == nil {
 		t.Error("a torn file is read")
+	}
+}
+
+// TestMeasure: samples are begun anew or gone on with, and what was measured
+// before a failure has its page.
+func TestMeasure(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "page")
+	failure := errors.New("the machine stops")
+	report := func(all []int) string { return fmt.Sprint(all) }
+	for _, step := range []struct {
+		more   bool
+		adds   []int
+		err    error
+		page   string
+		absent bool
+	}{
+		{err: failure, absent: true},
+		{adds: []int{1, 2}, page: "[1 2]"},
+		{more: true, adds: []int{3}, err: failure, page: "[1 2 3]"},
+		{adds: []int{4}, page: "[4]"},
+	} {
+		err := Measure(out, step.more, func(raw string) error {
+			for _, n := range step.adds {
+				if err := Append(raw, n); err != nil {
+					return err
+				}
+			}
+			return step.err
+		}, report)
+		page, missing := os.ReadFile(out + ".md")
+		if !errors.Is(err, step.err) || string(page) != step.page || os.IsNotExist(missing) != step.absent {
+			t.Errorf("%+v: %v, page %q, %v", step, err, page, missing)
+		}
 	}
 }

@@ -6,9 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"vmctl/node/e2e/bench/samples"
@@ -24,12 +22,7 @@ var (
 
 func main() {
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "bench-takeover:", err)
-		os.Exit(1)
-	}
+	samples.Main("bench-takeover", run)
 }
 
 func run(ctx context.Context) error {
@@ -41,20 +34,7 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	raw := *out + ".jsonl"
-	if !*more {
-		if err := os.RemoveAll(raw); err != nil {
-			return err
-		}
-	}
-	err = measure(ctx, binary, files, raw)
-	all, failed := samples.Read[Sample](raw)
-	if err = errors.Join(err, failed); err != nil {
-		return err
-	}
-	page := report(all)
-	fmt.Print(page)
-	return os.WriteFile(*out+".md", []byte(page), 0o644)
+	return samples.Measure(*out, *more, func(raw string) error { return measure(ctx, binary, files, raw) }, report)
 }
 
 // measure makes rounds until there are enough samples or the time is over.
