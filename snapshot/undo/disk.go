@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"vmctl/snapshot/durable"
 
@@ -40,6 +41,7 @@ type Disk struct {
 	mu       sync.Mutex // orders log before data, and writes among themselves
 	image    *durable.File
 	segments []*segment // oldest first; the last one takes records
+	held     *segment   // nil: no Hold
 	scratch  []byte
 	closed   bool
 	fresh    bool
@@ -107,6 +109,24 @@ func (d *Disk) Fresh() bool { return d.fresh }
 
 // Size is the length of the image in bytes.
 func (d *Disk) Size() int64 { return d.size }
+
+// Written is when the image was written to at last.
+func (d *Disk) Written() (time.Time, error) {
+	info, err := os.Stat(d.path)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("look at the age of a replica's disk: %w", err)
+	}
+	return info.ModTime(), nil
+}
+
+// Room is how many bytes are free, and how many there are, where the disk is.
+func (d *Disk) Room() (free, all uint64, err error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(d.path, &s); err != nil {
+		return 0, 0, fmt.Errorf("look at the room for %s: %w", d.path, err)
+	}
+	return s.Bavail * uint64(s.Bsize), s.Blocks * uint64(s.Bsize), nil
+}
 
 // ReadAt fills p from off with what is in the image now. It does not wait for
 // writes; one that happens meanwhile may be seen in part.
@@ -256,6 +276,9 @@ func (d *Disk) release() error {
 	var all []error
 	for _, s := range d.segments {
 		all = append(all, s.file.Close())
+	}
+	if d.held != nil {
+		all = append(all, d.held.file.Close())
 	}
 	if d.image != nil {
 		all = append(all, d.image.Close())

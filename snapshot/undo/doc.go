@@ -22,6 +22,8 @@
 //   - Fold moves what only abandoned markers have logged to the one that is kept,
 //     and removes their segments after that is durable: a block may be in two
 //     segments meanwhile, and the older record, undone last, is the older content;
+//   - a hold (Hold, Restore) has a log of its own, durable before what it covers
+//     is overwritten, so that it outlives a power cut, which no marker does;
 //   - markers rise. Rollback(N) leaves N as the newest marker, with nothing
 //     written after it.
 //

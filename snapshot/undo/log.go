@@ -23,6 +23,9 @@ func segmentPath(dir string, sequence uint64) string {
 // loadSegments opens the segments that are there, and finishes a rollback that
 // was cut off: until it is done the image is at no marker.
 func (d *Disk) loadSegments() error {
+	if err := d.loadHold(); err != nil {
+		return err
+	}
 	entries, err := os.ReadDir(d.undoPath())
 	if err != nil {
 		return err
@@ -131,13 +134,25 @@ func (d *Disk) Drop(before uint64) error {
 	return nil
 }
 
-// preserve logs those blocks of the range that are not in the current segment.
-// d.mu is held.
+// preserve logs those blocks of the range that are not in the current segment,
+// and those that are not in the hold, durably. d.mu is held.
 func (d *Disk) preserve(off, length int64) error {
 	if d.closed {
 		return fmt.Errorf("write %s: %w", d.path, ErrClosed)
 	}
-	s := d.current()
+	if err := d.preserveIn(d.held, off, length); err != nil {
+		return err
+	}
+	if d.held != nil && d.held.unsynced {
+		if err := d.held.settle(); err != nil {
+			return err
+		}
+	}
+	return d.preserveIn(d.current(), off, length)
+}
+
+// preserveIn logs those blocks of the range that are not in s; d.mu is held.
+func (d *Disk) preserveIn(s *segment, off, length int64) error {
 	if s == nil || s.damage != nil || length == 0 {
 		return nil
 	}
@@ -194,12 +209,12 @@ func (d *Disk) preservePiece(s *segment, off, end int64, hole bool) error {
 			return fmt.Errorf("read old content of %s at %d: %w", d.path, off, err)
 		}
 		if !IsZero(raw[headerSize:]) {
-			putHeader(raw, magicData, s.sequence, off, length, raw[headerSize:])
+			putHeader(raw, magicData, s.stamp(), off, length, raw[headerSize:])
 			return s.append(raw)
 		}
 	}
 	var head [headerSize]byte
-	putHeader(head[:], magicZero, s.sequence, off, length, nil)
+	putHeader(head[:], magicZero, s.stamp(), off, length, nil)
 	return s.append(head[:])
 }
 
@@ -232,7 +247,7 @@ func (s *segment) readContent(r record, buf []byte) ([]byte, error) {
 		}
 	}
 	var head [headerSize]byte
-	putHeader(head[:], r.magic, s.sequence, r.offset, r.length, content)
+	putHeader(head[:], r.magic, r.stamp, r.offset, r.length, content)
 	if binary.LittleEndian.Uint32(head[4:]) != r.sum {
 		return nil, fmt.Errorf("%w: checksum of the record at %d in segment %d", ErrDamaged, r.data-headerSize, s.sequence)
 	}

@@ -34,6 +34,17 @@ type segment struct {
 	saved    blockSet
 	unsynced bool  // has records that no Sync has seen
 	damage   error // why it cannot be undone; it takes no more records
+
+	hold   bool  // it is the hold's, see hold.go
+	synced int64 // of a hold: as far as that it is durable
+}
+
+// stamp goes into the records that are appended now.
+func (s *segment) stamp() uint64 {
+	if s.hold {
+		return uint64(s.synced)
+	}
+	return s.sequence
 }
 
 // record is one header: which content it keeps, and where its data is.
@@ -42,6 +53,7 @@ type record struct {
 	sum    uint32
 	offset int64
 	length int64
+	stamp  uint64
 	data   int64 // position of the data in the segment
 }
 
@@ -68,6 +80,7 @@ func parseHeader(head []byte, sequence uint64, diskSize, at int64) (record, erro
 		sum:    binary.LittleEndian.Uint32(head[4:]),
 		offset: int64(binary.LittleEndian.Uint64(head[8:])),
 		length: int64(binary.LittleEndian.Uint64(head[16:])),
+		stamp:  binary.LittleEndian.Uint64(head[24:]),
 		data:   at + headerSize,
 	}
 	bad := func(what string) (record, error) {
@@ -76,7 +89,7 @@ func parseHeader(head []byte, sequence uint64, diskSize, at int64) (record, erro
 	switch {
 	case r.magic != magicData && r.magic != magicZero:
 		return bad("unknown kind")
-	case binary.LittleEndian.Uint64(head[24:]) != sequence:
+	case r.stamp != sequence:
 		return bad("of another segment")
 	case r.offset < 0 || r.length <= 0 || r.offset > diskSize || r.length > diskSize-r.offset:
 		return bad("outside of the disk")
