@@ -183,7 +183,7 @@ func (g *guest) openReplication(ctx context.Context, m *machine, purpose string)
 		conn.Close()
 		return nil, replicator.Peer{}, errors.Join(err, ctx.Err())
 	}
-	return conn, replicator.Peer{Replica: answer.Replica}, nil
+	return conn, replicator.Peer{Replica: answer.Replica, Holds: answer.Holds}, nil
 }
 
 func (g *guest) interval() time.Duration { return g.spec().Protection.Interval() }

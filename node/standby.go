@@ -32,7 +32,8 @@ type openRequest struct {
 
 // openAnswer is the standby's. Before, it said nothing.
 type openAnswer struct {
-	Replica []byte `msgpack:"replica"` // which one it is
+	Replica []byte `msgpack:"replica"`         // which one it is
+	Holds   bool   `msgpack:"holds,omitempty"` // it keeps what it has during a resync
 }
 
 type diskSize struct {
@@ -193,7 +194,7 @@ func (gs *guests) serveReplica(ctx context.Context, conn *wire.Conn, hello wire.
 			return openAnswer{}, nil
 		}
 		says, err := standby.Says()
-		return openAnswer{Replica: says.Replica}, err
+		return openAnswer{Replica: says.Replica, Holds: says.Holds}, err
 	})
 	if err == nil {
 		err = serve(standby, ctx, conn)

@@ -14,7 +14,10 @@ import (
 	"vmctl/snapshot/replica"
 )
 
-var cutsPerPoint = flag.Int("cuts", 2, "power cuts at each change of TestCutAtEveryChange")
+var (
+	cutsPerPoint = flag.Int("cuts", 2, "power cuts at each change of TestCutAtEveryChange")
+	cutEnding    = flag.String("cuts.ending", "", "the only ending of TestCutAtEveryChange")
+)
 
 // endings are the ways in which a replica's life ends.
 var endings = map[string]func(g *teller) error{
@@ -56,7 +59,19 @@ func (g *teller) tell(ending string) error {
 		}
 		_ = g.s.Close()
 	}()
-	for _, step := range []func() error{
+	for _, step := range append(g.steps(ending), func() error { return endings[ending](g) }) {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (g *teller) steps(ending string) []func() error {
+	if strings.HasPrefix(ending, "resync") {
+		return g.resyncSteps()
+	}
+	return []func() error{
 		g.link, g.fill, func() error { return g.scribble(2) }, g.flush,
 		g.agent, g.checkpoint, // 1: full
 		func() error { return g.scribble(4) }, g.flush, func() error { return g.scribble(2) },
@@ -66,13 +81,7 @@ func (g *teller) tell(ending string) error {
 		g.link, func() error { return g.scribble(3) },
 		g.agent, g.checkpoint, // 6: full, of a new agent
 		func() error { return g.scribble(3) }, g.abandon, g.flush, func() error { return g.scribble(2) },
-		func() error { return endings[ending](g) },
-	} {
-		if err := step(); err != nil {
-			return err
-		}
 	}
-	return nil
 }
 
 // TestCutAtEveryChange ends the world at every change that the receiving side
@@ -85,16 +94,21 @@ func (g *teller) tell(ending string) error {
 //     one; booted, every acknowledged write;
 //   - power: never resumed (its memory is gone); everything that a commit, a flush
 //     or a fence has acknowledged is there; a takeover that had begun to roll back
-//     leaves all disks at N, or none touched; it can be a replica again.
+//     leaves all disks at N, or none touched; it can be a replica again;
+//   - in a resync, both: the disks as they were before it, or all that is
+//     acknowledged once it is over, never a mixture.
 func TestCutAtEveryChange(t *testing.T) {
 	if underRace {
 		t.Skip("thousands of short lives; make sim lives them without the race detector")
 	}
 	points, syncs := 0, 0
 	for ending := range endings {
+		if *cutEnding != "" && ending != *cutEnding {
+			continue
+		}
 		last := len(lifeOf(t, ending))
 		first := 1
-		if ending != "resume" {
+		if ending != "resume" && ending != "resync" {
 			first = last * 4 / 5 // what is before was cut with the other ending
 		}
 		for at := first; at <= last+1; at++ {
@@ -119,7 +133,7 @@ func TestCutAtEveryChange(t *testing.T) {
 		}
 	}
 	t.Logf("%d points crossed, %d of them syncs and renames; the process died at each, and %d power cuts", points, syncs, points**cutsPerPoint)
-	if syncs < 60 {
+	if syncs < 60 && *cutEnding == "" {
 		t.Errorf("only %d syncs and renames: the seam does not see them", syncs)
 	}
 }
@@ -133,7 +147,7 @@ func lifeOf(t *testing.T, ending string) []string {
 	p := newPlatter(t, filepath.Join(dir, "disk"), 0, false)
 	config.files = p.files()
 	g := newTeller(t, 1, config)
-	if err := g.tell(ending); err != nil || g.acked != 6 {
+	if err := g.tell(ending); err != nil || g.acked != 6 && !strings.HasPrefix(ending, "resync") {
 		t.Fatalf("undisturbed: checkpoint %d, %v", g.acked, err)
 	}
 	return p.trace
@@ -184,6 +198,7 @@ func (c *cut) death() {
 		if _, err := os.Stat(filepath.Join(c.dir, "ram")); err == nil {
 			must(t, os.CopyFS(ram, os.DirFS(filepath.Join(c.dir, "ram"))))
 		}
+		sameImages(t, c.at(root, ram, "boot-1"))
 		s, err := OpenStandby(t.Context(), c.at(root, ram, "boot-1"))
 		if err != nil {
 			t.Errorf("%s, process died: %v", c.what, err)
@@ -191,8 +206,8 @@ func (c *cut) death() {
 		}
 		if how == "resume" {
 			err = c.resumed(s)
-		} else if err = s.TakeOverDisks(t.Context(), 9); err == nil && !c.taking {
-			err = c.ledger.follow(s.config.Disks, nothingAcknowledgedLost)
+		} else if err = s.TakeOverDisks(t.Context(), 9); err == nil {
+			err = c.booted(s, nothingAcknowledgedLost)
 		}
 		if err = errors.Join(err, s.Close()); err != nil {
 			t.Errorf("%s, process died, %s: %v", c.what, how, err)
@@ -242,6 +257,7 @@ func (c *cut) power(seed uint64) {
 	}
 	other := root + "-other"
 	must(t, os.CopyFS(other, os.DirFS(root)))
+	sameImages(t, c.at(root, root+"-ram", "boot-2"))
 	s, err := OpenStandby(t.Context(), c.at(root, root+"-ram", "boot-2"))
 	if err == nil {
 		err = errors.Join(c.afterBoot(s), s.Close())
@@ -259,10 +275,14 @@ func (c *cut) power(seed uint64) {
 func (c *cut) again(root string, seed uint64) string {
 	p := newPlatter(c.t, root, 1+c.random.IntN(12), seed%8 == 3)
 	config := c.at(root, root+"-ram", "boot-2")
+	sameImages(c.t, config)
 	config.files = p.files()
 	if s, err := OpenStandby(c.t.Context(), config); err == nil {
 		if c.taking {
 			_, _ = s.TakeOver(c.t.Context(), 8)
+		}
+		if c.hold != 0 {
+			_ = s.TakeOverDisks(c.t.Context(), 8)
 		}
 		_ = s.Close()
 	}
@@ -292,19 +312,16 @@ func (c *cut) afterBoot(s *Standby) error {
 	if err := s.TakeOverDisks(c.t.Context(), 20); err != nil {
 		return err
 	}
-	if c.taken {
+	if c.taken && c.activating {
 		return c.ledger.follow(s.config.Disks, atMark(c.acked))
 	}
-	latest := c.ledger.follow(s.config.Disks, nothingDurableLost)
-	if latest != nil && c.taking && c.ledger.follow(s.config.Disks, atMark(c.acked)) == nil {
-		return nil
-	}
-	return latest
+	return c.booted(s, nothingDurableLost)
 }
 
 // onceMore makes what a power cut left a replica again.
 func (c *cut) onceMore(root string) error {
 	config := c.at(root, root+"-ram", "boot-2")
+	sameImages(c.t, config)
 	config.Epoch = 11
 	g := newTeller(c.t, 2, config)
 	g.number = 1000

@@ -19,6 +19,9 @@ type ledger struct {
 	disks map[string]*ledgerDisk
 	last  uint64
 	marks map[uint64]map[string]ledgerMark
+
+	stories map[int]story // see legal
+	tick    int
 }
 
 type ledgerDisk struct {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"time"
 
 	"vmctl/snapshot/durable"
 	"vmctl/snapshot/replica"
@@ -32,6 +33,9 @@ type StandbyConfig struct {
 	Disks  []DiskImage
 	MaxRAM func() int64 // bytes, as the guest's spec has it at the time; nil: no bound
 	BootID string       // of this host; empty: the kernel's
+	// HoldLimit is how many bytes it may take to keep the disks' content during a
+	// resync; 0: a quarter of theirs.
+	HoldLimit int64
 	// Noted, if set, is told what people should know; kind is the word for it.
 	Noted func(kind, text string)
 	Log   *slog.Logger
@@ -77,7 +81,7 @@ func OpenStandby(ctx context.Context, config StandbyConfig) (_ *Standby, err err
 		if err := config.files.MakeDir(config.Dir); err != nil {
 			return nil, fmt.Errorf("open the replica: %w", err)
 		}
-		if s.identity, err = replicator.OpenIdentity(filepath.Join(config.Dir, "identity"), config.BootID, paths); err != nil {
+		if s.identity, err = replicator.OpenIdentity(config.files, filepath.Join(config.Dir, "identity"), config.BootID, paths); err != nil {
 			return nil, err
 		}
 		if fresh {
@@ -85,7 +89,12 @@ func OpenStandby(ctx context.Context, config StandbyConfig) (_ *Standby, err err
 				return nil, err
 			}
 		}
-		s.receiver = replicator.NewReceiver(replicator.ReceiverOptions{Guest: config.UUID, Epoch: config.Epoch, Disks: s.disks, Identity: s.identity}, config.Log)
+		s.receiver = replicator.NewReceiver(replicator.ReceiverOptions{
+			Guest: config.UUID, Epoch: config.Epoch, Disks: s.disks, Identity: s.identity, HoldLimit: config.HoldLimit, Noted: config.Noted,
+		}, config.Log)
+		if err := s.receiver.Recover(); err != nil {
+			return nil, fmt.Errorf("open the replica: %w", err)
+		}
 		rc.Disks = (*standbyDisks)(s)
 	}
 	s.replica, err = replica.Open(ctx, rc)
@@ -112,7 +121,15 @@ func (s *Standby) Says() (replicator.Peer, error) {
 	if _, err := s.identity.Wake(); err != nil {
 		return replicator.Peer{}, err
 	}
-	return replicator.Peer{Replica: s.identity.Value()}, nil
+	return replicator.Peer{Replica: s.identity.Value(), Holds: true}, nil
+}
+
+// Content is what the replica's disks have; the zero Content for a guest without.
+func (s *Standby) Content() replicator.Content {
+	if s.receiver == nil {
+		return replicator.Content{}
+	}
+	return s.receiver.Content()
 }
 
 // Status is where the replica stands.
@@ -134,14 +151,23 @@ func (s *Standby) StepBack(ctx context.Context) error { return s.replica.StepBac
 // Activate is to be called right before the guest runs; see replica.Activate.
 func (s *Standby) Activate(ctx context.Context) (string, error) { return s.replica.Activate(ctx) }
 
-// TakeOverDisks fences older owners and lets go of the disks as their last
-// write left them, for a guest that is booted and not resumed.
+// TakeOverDisks fences older owners and lets go of the disks, for a guest that is
+// booted and not resumed: as their last write left them, or if that was in the
+// middle of a resync, as they were before it, if that is still known.
 func (s *Standby) TakeOverDisks(ctx context.Context, epoch uint64) error {
 	if err := s.replica.Fence(ctx, epoch); err != nil {
 		return err
 	}
 	if s.receiver != nil {
 		s.receiver.Stop()
+		of, err := s.receiver.Restore()
+		if err != nil {
+			return fmt.Errorf("set the disks back to what they were before the resync: %w", err)
+		}
+		if !of.IsZero() && s.config.Noted != nil {
+			s.config.Noted("disks-set-back", fmt.Sprintf("a resync of the disks had not come to its end: they are set back to what they were before it, of %s, "+
+				"%s ago; what was written since is not here", of.UTC().Format(time.RFC3339), time.Since(of).Round(time.Second)))
+		}
 		if err := s.identity.Forget(); err != nil {
 			return err
 		}
@@ -184,15 +210,17 @@ func (s *standbyDisks) Sync() error { return s.receiver.Sync() }
 // applied must not land behind the rollback.
 func (s *standbyDisks) Rollback(sequence uint64, ready func() error) error {
 	s.receiver.Stop()
-	if err := s.identity.Forget(); err != nil {
-		return err
-	}
 	for name, disk := range s.disks {
 		if err := disk.SyncLog(); err != nil {
 			return fmt.Errorf("disk %s: %w", name, err)
 		}
 	}
 	if err := ready(); err != nil {
+		return err
+	}
+	// What is held is of another moment: it must not come back over this one, which
+	// from here on is reached whatever happens.
+	if err := errors.Join(s.receiver.LetGo(), s.identity.Forget()); err != nil {
 		return err
 	}
 	for name, disk := range s.disks {

@@ -128,6 +128,7 @@ func (g *synthetic) write(random *rand.Rand, n int) error {
 	share := int(d.Size/sector) / syntheticWriters
 	count := 1 + random.IntN(min(16, share))
 	w := g.ledger.begin(d.Name, n*share+random.IntN(share-count+1), count, random.IntN(6) == 0)
+	told := g.ledger.tell(n, w)
 	g.mu.Lock()
 	data, off := w.data(), w.first*sector
 	if data == nil {
@@ -139,6 +140,7 @@ func (g *synthetic) write(random *rand.Rand, n int) error {
 		return err
 	}
 	g.ledger.done(w)
+	g.ledger.told(told)
 	return nil
 }
 

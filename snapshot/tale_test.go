@@ -51,13 +51,18 @@ type teller struct {
 	taking       bool // a takeover has begun
 	activating   bool // the disks' rollback, too
 	taken        bool // and was done
+
+	hold     uint64 // mark of the content that is to be kept, 0: none
+	kept     bool   // it is
+	settling bool   // it is to be forgotten
+	settled  bool   // something was whole
 }
 
 // standbyIn describes a replica under root, its memory in ram.
 func standbyIn(root, ram string) StandbyConfig {
 	config := StandbyConfig{
 		UUID: "8f14e45f-ceea-467f-9538-6d1a1f0f1a11", Epoch: tellerEpoch, Dir: filepath.Join(root, "guest", "replica"), RAMDir: ram,
-		MaxRAM: func() int64 { return tellerRAM }, Log: slog.New(slog.DiscardHandler), BootID: "boot-1",
+		MaxRAM: func() int64 { return tellerRAM }, HoldLimit: 1 << 20, Log: slog.New(slog.DiscardHandler), BootID: "boot-1",
 	}
 	for i, sectors := range []int64{203, 130} {
 		name := fmt.Sprintf("d%d", i)
@@ -132,7 +137,7 @@ func join(serve func(context.Context, Stream) error) Stream {
 // link begins to replicate the disks.
 func (g *teller) link() error {
 	g.disks, g.lastID = join(g.s.ServeDisks), 0
-	hello := &replicator.Hello{Guest: g.config.UUID, Epoch: g.config.Epoch}
+	hello := &replicator.Hello{Guest: g.config.UUID, Epoch: g.config.Epoch, Holds: true}
 	for _, d := range g.config.Disks {
 		hello.Disks = append(hello.Disks, replicator.DiskInfo{Name: d.Name, Size: d.Size})
 	}
@@ -142,9 +147,10 @@ func (g *teller) link() error {
 // frame sends one frame and waits until it is applied.
 func (g *teller) frame(kind wire.Kind, body func(id uint64) any) error {
 	g.lastID++
-	if err := g.disks.Send(kind, body(g.lastID)); err != nil {
-		return err
-	}
+	// A replica that has failed complains, and takes nothing: neither may wait for
+	// the other. A frame that is not taken is one that is not answered.
+	stream, message := g.disks, body(g.lastID)
+	go func() { _ = stream.Send(kind, message) }()
 	for {
 		kind, body, err := g.disks.Receive()
 		if err != nil {

@@ -157,7 +157,7 @@ func TestReplicaThatChangesBeforeTheHello(t *testing.T) {
 		g := degraded(t, 1<<20, nil)
 		c := &connection{lost: make(chan error, 1)}
 		owner, peer := pipe()
-		says := Peer{g.identity.Value()}
+		says := Peer{Replica: g.identity.Value(), Holds: true}
 		must(t, g.identity.Renew())
 		go func() { c.lost <- g.owner.Attach(t.Context(), owner, says) }()
 		if err := g.receiver.Serve(t.Context(), peer); !errors.Is(err, ErrOtherReplica) {

@@ -88,6 +88,24 @@
 // disk: see there. The owner sends the one it compares for with its Hello, and a
 // Receiver whose replica has become another one refuses it.
 //
+// # What the replica keeps during a resync
+//
+// Compared chunks arrive in no order that the guest had: until the last of them, the
+// replica's disks are of no moment. With Hold the owner says so before the first, and
+// a replica that is whole then keeps that content (undo.Hold); with Whole he asks for
+// the end of it, and the replica answers when all is durable and nothing older is kept.
+// The file of the Identity says which of both it is, in one write.
+//
+//   - Hold with Keep is sent only while the replica is durably outdated, and InSync is
+//     called only after the answer to Whole: so a replica that counts keeps nothing, and
+//     a takeover that finds something kept is one that an operator has ordered.
+//   - Whether the content is whole is the owner's to say: after a Verify found a
+//     difference, or when writes can have gone past one mirror and not another, it is
+//     not, until the next Whole.
+//   - Whole is forgotten when the Identity changes; what is held stays, for its log is
+//     durable before the data. Writes wait for that in a backlog, batch by batch.
+//   - Holding is given up rather than the resync.
+//
 // # Verify
 //
 // Verify compares while the replica counts and repairs nothing itself: an undo

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"vmctl/node/wire"
+	"vmctl/snapshot/durable"
 	"vmctl/snapshot/undo"
 )
 
@@ -136,7 +137,7 @@ func (g *rig) openIdentity(boot string) {
 		images = append(images, filepath.Join(g.dir, name))
 	}
 	var err error
-	g.identity, err = OpenIdentity(filepath.Join(g.dir, "identity"), boot, images)
+	g.identity, err = OpenIdentity(durable.Files{}, filepath.Join(g.dir, "identity"), boot, images)
 	must(g.t, err)
 	g.receiver = NewReceiver(ReceiverOptions{Guest: "g", Epoch: 3, Disks: g.replicas, Identity: g.identity}, quiet())
 }
@@ -209,7 +210,7 @@ func (g *rig) attachTo(play func(peer *wire.Conn)) *connection {
 		g.t.Error(err)
 	}
 	c.owner, c.peer = owner, &muted{Conn: peer}
-	link, says := g.owner, Peer{g.identity.Value()}
+	link, says := g.owner, Peer{Replica: g.identity.Value(), Holds: true}
 	go func() { c.lost <- link.Attach(context.Background(), c.owner, says) }()
 	if play != nil {
 		go func() {

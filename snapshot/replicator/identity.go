@@ -11,6 +11,9 @@ import (
 	"slices"
 	"sync"
 	"syscall"
+	"time"
+
+	"vmctl/snapshot/durable"
 )
 
 // Identity names the content of a replica: as long as it stays the same, nothing
@@ -20,8 +23,12 @@ import (
 //   - after a boot of this host, unless everything was durable and no stream
 //     served when the host went down (Rest): what was applied may be lost;
 //   - when an image is another file than it was.
+//
+// In the same file stands whether the content is one that the guest's disks have
+// had, which a resync ends for its time, and whether such a one is held.
 type Identity struct {
 	path  string
+	files durable.Files
 	mu    sync.Mutex
 	rec   identityRecord
 	shut  bool // the file is another Identity's
@@ -34,12 +41,16 @@ type identityRecord struct {
 	Boot   string   `json:"boot"`
 	Rests  bool     `json:"rests"`
 	Images []uint64 `json:"images"` // inodes
+
+	Whole bool  `json:"whole,omitempty"` // the content is one that the disks have had
+	Until int64 `json:"until,omitempty"` // when it was known to be whole at last, ns since 1970
+	Held  int64 `json:"held,omitempty"`  // the disks hold the content of this time; 0: they hold nothing
 }
 
 // OpenIdentity opens the identity of a replica that is held open by nobody else;
 // path is its file, boot the present boot of this host, images its disks.
-func OpenIdentity(path, boot string, images []string) (*Identity, error) {
-	i := &Identity{path: path}
+func OpenIdentity(files durable.Files, path, boot string, images []string) (*Identity, error) {
+	i := &Identity{path: path, files: files}
 	var inodes []uint64
 	for _, image := range images {
 		info, err := os.Stat(image)
@@ -53,8 +64,11 @@ func OpenIdentity(path, boot string, images []string) (*Identity, error) {
 	if err == nil {
 		err = json.Unmarshal(raw, &i.rec)
 	}
-	if err != nil || len(i.rec.ID) == 0 || !slices.Equal(i.rec.Images, inodes) || i.rec.Boot != boot && !i.rec.Rests {
+	switch {
+	case err != nil || len(i.rec.ID) == 0 || !slices.Equal(i.rec.Images, inodes):
 		i.rec = identityRecord{ID: newID()}
+	case i.rec.Boot != boot && !i.rec.Rests: // but what is held is held through a power cut
+		i.rec = identityRecord{ID: newID(), Held: i.rec.Held}
 	}
 	// Written by Wake: a replica can be opened, and taken over, on a full disk.
 	i.rec.Boot, i.rec.Images, i.stale = boot, inodes, true
@@ -88,15 +102,20 @@ func (i *Identity) Renew() error {
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.rec.ID, i.rec.Rests = newID(), false
+	i.rec.ID, i.rec.Rests, i.rec.Whole = newID(), false, false
+	return i.writeOrRemove() // on a full disk, for example, there is none until Wake
+}
+
+// writeOrRemove replaces the file, or if that fails removes it.
+func (i *Identity) writeOrRemove() error {
 	err := i.write()
 	if err == nil || i.shut {
 		return err
 	}
-	if removed := os.Remove(i.path); removed != nil && !errors.Is(removed, fs.ErrNotExist) {
+	if removed := i.files.Remove(i.path); removed != nil && !errors.Is(removed, fs.ErrNotExist) {
 		return errors.Join(err, removed)
 	}
-	return nil // on a full disk, for example: there is none until Wake
+	return nil
 }
 
 // Forget is Renew for a replica whose life as one ends: nothing waits for a disk,
@@ -108,11 +127,11 @@ func (i *Identity) Forget() error {
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.rec.ID, i.rec.Rests, i.stale = newID(), false, true
+	i.rec.ID, i.rec.Rests, i.rec.Whole, i.stale = newID(), false, false, true
 	if i.shut {
 		return errShut
 	}
-	if err := os.Remove(i.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := i.files.Remove(i.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("forget the identity of a replica: %w", err)
 	}
 	return nil
@@ -156,6 +175,9 @@ func (i *Identity) Rest(since uint64) error {
 		return nil
 	}
 	i.rec.Rests = true
+	if i.rec.Whole {
+		i.rec.Until = time.Now().UnixNano()
+	}
 	return i.write()
 }
 
@@ -177,7 +199,7 @@ func (i *Identity) write() error {
 	}
 	raw, err := json.Marshal(i.rec)
 	if err == nil {
-		err = replaceFile(i.path, raw)
+		err = replaceFile(i.files, i.path, raw)
 	}
 	i.stale = err != nil // for all we know; Wake has to mend that
 	if err != nil {
@@ -186,22 +208,21 @@ func (i *Identity) write() error {
 	return nil
 }
 
-func replaceFile(path string, content []byte) error {
+func replaceFile(files durable.Files, path string, content []byte) error {
 	temporary := path + ".tmp"
-	file, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	file, err := files.Open(temporary, os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return err
 	}
 	_, err = file.Write(content)
-	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
+	if err == nil {
+		err = file.Sync()
+	}
+	if err = errors.Join(err, file.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(temporary, path); err != nil {
+	if err := files.Rename(temporary, path); err != nil {
 		return err
 	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return files.SyncDir(filepath.Dir(path))
 }

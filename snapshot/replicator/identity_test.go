@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"vmctl/snapshot/durable"
 )
 
 // The identity outlives a boot only if the last word before it was that everything
@@ -36,12 +38,12 @@ func TestIdentityOverABoot(t *testing.T) {
 			dir := t.TempDir()
 			image, path := filepath.Join(dir, "image"), filepath.Join(dir, "identity")
 			must(t, os.WriteFile(image, nil, 0o600))
-			before, err := OpenIdentity(path, "1", []string{image})
+			before, err := OpenIdentity(durable.Files{}, path, "1", []string{image})
 			must(t, err)
 			wake(t, before)
 			id := before.Value()
 			c.live(t, before)
-			after, err := OpenIdentity(path, "2", []string{image})
+			after, err := OpenIdentity(durable.Files{}, path, "2", []string{image})
 			must(t, err)
 			if after.Value() != nil {
 				t.Error("told before it is kept")
@@ -50,7 +52,7 @@ func TestIdentityOverABoot(t *testing.T) {
 			if same := bytes.Equal(after.Value(), id); same != c.same || len(after.Value()) == 0 {
 				t.Errorf("the same replica: %t", same)
 			}
-			again, err := OpenIdentity(path, "3", []string{image})
+			again, err := OpenIdentity(durable.Files{}, path, "3", []string{image})
 			must(t, err)
 			wake(t, again)
 			if bytes.Equal(again.Value(), after.Value()) {
@@ -65,21 +67,21 @@ func TestIdentityOverABoot(t *testing.T) {
 func TestIdentityOnAFullDisk(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "identity")
-	i, err := OpenIdentity(path, "1", nil)
+	i, err := OpenIdentity(durable.Files{}, path, "1", nil)
 	must(t, err)
 	since, err := i.Wake()
 	must(t, err)
 	must(t, i.Rest(since))
 	id := i.Value()
 	must(t, os.Mkdir(path+".tmp", 0o700)) // nothing can be written
-	i, err = OpenIdentity(path, "2", nil)
+	i, err = OpenIdentity(durable.Files{}, path, "2", nil)
 	must(t, err)
 	if _, err := i.Wake(); err == nil || i.Value() != nil {
 		t.Errorf("awake as %x, %v", i.Value(), err)
 	}
 	must(t, i.Renew())
 	must(t, os.Remove(path+".tmp"))
-	i, err = OpenIdentity(path, "2", nil) // the agent was killed
+	i, err = OpenIdentity(durable.Files{}, path, "2", nil) // the agent was killed
 	must(t, err)
 	_, err = i.Wake()
 	must(t, err)

@@ -68,9 +68,6 @@ func (r *Replicator) due(now time.Time) (call func(context.Context) error, wait 
 	case l != nil && l.distrusted && l.ctx.Err() == nil:
 		return func(ctx context.Context) error { return r.condemn(ctx, l) }, 0, changed
 	case l != nil && r.work.finished() && !l.ready:
-		// From here on the replica may count, whatever becomes of the call: a
-		// lost link needs a Degrade again.
-		r.outdated = false
 		round := l.round
 		return func(context.Context) error { return r.announce(l, round) }, 0, changed
 	case l != nil && !r.work.finished():
@@ -84,10 +81,17 @@ func (r *Replicator) due(now time.Time) (call func(context.Context) error, wait 
 	return nil, time.Hour, changed
 }
 
-// announce calls InSync for a link whose compare is finished.
+// announce calls InSync for a link whose compare is finished, once the peer keeps
+// nothing older any more.
 func (r *Replicator) announce(l *link, round int) error {
 	ctx, cancel := context.WithTimeout(l.ctx, 10*time.Second)
 	defer cancel()
+	if err := l.settleWhole(ctx); err != nil {
+		return err
+	}
+	if !r.mayCount(l, round) {
+		return nil
+	}
 	if err := r.opts.InSync(ctx); err != nil {
 		r.log.Warn("replica is in sync, but that could not be recorded", "error", err)
 		return err
@@ -99,6 +103,19 @@ func (r *Replicator) announce(l *link, round int) error {
 		r.log.Info("replica is in sync")
 	}
 	return nil
+}
+
+// mayCount takes the link's outdated back, if nothing was put into the work since:
+// from here on the replica may count, whatever becomes of InSync, and a lost link
+// needs a Degrade again.
+func (r *Replicator) mayCount(l *link, round int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.link != l || l.round != round || !r.work.finished() || l.distrusted {
+		return false
+	}
+	r.outdated, r.doubt = false, false
+	return true
 }
 
 // degrade calls Degrade and lets the guest's writes go if it succeeded.

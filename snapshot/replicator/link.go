@@ -29,6 +29,7 @@ type pending struct {
 type link struct {
 	r      *Replicator
 	stream Stream
+	peer   Peer
 	ctx    context.Context // ends with the link; its cause says why
 	lose   context.CancelCauseFunc
 	over   chan struct{} // closed when every goroutine has ended
@@ -52,6 +53,10 @@ type link struct {
 	sent     int64
 	differed []Range // what was sent, the first ones
 
+	lastWhole uint64        // question of settleWhole
+	settling  uint64        // the one that is open; 0: none
+	settled   chan struct{} // closed when it is answered
+
 	watched    map[*batch]struct{} // chunks that a Verify has doubts about; nil: none is under way
 	disturbed  int                 // times that something was put into the compare
 	distrusted bool                // a Verify found a difference
@@ -61,6 +66,7 @@ type link struct {
 // one that says nothing.
 type Peer struct {
 	Replica []byte // its Identity
+	Holds   bool   // it takes Hold and Whole
 }
 
 // Attach runs the replication over stream until it is lost, ctx ends or a newer
@@ -104,7 +110,7 @@ func (r *Replicator) Attach(ctx context.Context, stream Stream, peer Peer) error
 // its workers leave of the work must be there when the new ones look.
 func (r *Replicator) install(ctx context.Context, stream Stream, peer Peer) (*link, error) {
 	l := &link{
-		r: r, stream: stream, over: make(chan struct{}), wake: make(chan struct{}, 1),
+		r: r, stream: stream, peer: peer, over: make(chan struct{}), wake: make(chan struct{}, 1),
 		idle:     make(chan struct{}, workers),
 		requests: map[uint64]*hashCall{}, batches: map[*batch]struct{}{},
 	}
@@ -126,13 +132,16 @@ func (r *Replicator) install(ctx context.Context, stream Stream, peer Peer) (*li
 	if err := r.know(peer); err != nil {
 		return nil, fmt.Errorf("attach a replication link to %s: %w", r.opts.Guest, err)
 	}
-	hello := &Hello{Guest: r.opts.Guest, Epoch: r.opts.Epoch, Replica: peer.Replica}
+	hello := &Hello{Guest: r.opts.Guest, Epoch: r.opts.Epoch, Replica: peer.Replica, Holds: peer.Holds}
 	for _, d := range r.opts.Disks {
 		hello.Disks = append(hello.Disks, DiskInfo{Name: d.Name, Size: d.Size})
 	}
 	l.heard = time.Now()
 	l.began = l.heard
 	l.push(frame{KindHello, hello})
+	if r.work.left > 0 {
+		l.beginHold(r.outdated && !r.doubt)
+	}
 	l.goal, l.full = r.work.left, r.work.left == r.total
 	r.link, r.newest = l, l
 	r.broadcast()

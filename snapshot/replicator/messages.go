@@ -10,8 +10,8 @@ import (
 	"vmctl/snapshot/undo"
 )
 
-// Kinds of frames on a replication stream. Hello to Marker go from the owner to
-// the peer, the others come back.
+// Kinds of frames on a replication stream. Hello to HashRequest go from the owner
+// to the peer, HashReply to Error come back.
 const (
 	KindHello wire.Kind = 32 + iota
 	KindWrite
@@ -21,6 +21,8 @@ const (
 	KindHashReply
 	KindAck
 	KindError
+	KindHold  // from the owner
+	KindWhole // from the owner, and back
 )
 
 // Stream is one ordered connection between owner and peer; wire.Conn is one.
@@ -51,12 +53,14 @@ type DiskInfo struct {
 }
 
 // Hello opens a stream. Replica is the identity that the owner takes the replica
-// for; empty: any.
+// for; empty: any. Holds says that the owner sends Hold and Whole, of which owners
+// of the version before know nothing.
 type Hello struct {
 	Guest   string
 	Epoch   uint64
 	Disks   []DiskInfo
 	Replica []byte `msgpack:",omitempty"`
+	Holds   bool   `msgpack:",omitempty"`
 }
 
 // Write stores Data at Offset. Id rises by one with every Write, Zero and
@@ -99,6 +103,19 @@ type HashReply struct {
 
 // Ack says that everything up to ID was applied.
 type Ack struct {
+	ID uint64
+}
+
+// Hold begins a resync: what follows makes of the disks, for a time, what the
+// guest never had. With Keep the replica keeps the content that it has now, if that
+// is whole; without, what it has is not to be relied on, but what it keeps already is.
+type Hold struct {
+	Keep bool
+}
+
+// Whole ends it: at this place of the stream the content is whole. It comes back
+// with its ID when that is durable, and nothing older is kept any more.
+type Whole struct {
 	ID uint64
 }
 

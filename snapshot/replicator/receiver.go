@@ -32,6 +32,9 @@ type ReceiverOptions struct {
 	Disks      map[string]*undo.Disk // all disks of the guest, by name; stay the caller's
 	FlushEvery time.Duration         // longest time a write stays only in memory (1 s)
 	Identity   *Identity             // nil: none, every owner compares everything
+	HoldLimit  int64                 // bytes that holding an older content may take; 0: a quarter of the disks'
+	// Noted, if set, is told what people should know; kind is the word for it.
+	Noted func(kind, text string)
 }
 
 // Receiver is the peer's side for one guest. It outlives streams: each Serve
@@ -51,7 +54,10 @@ type Receiver struct {
 	mark       uint64        // newest marker of all disks
 	changed    chan struct{} // closed and made anew when stream, stopped or mark change
 	dirty      bool          // written since the last flush began
+	holding    bool          // the disks hold an older content
+	turn       uint64        // how many Holds have come
 
+	turning sync.Mutex // held while holding changes; before mu
 	syncing sync.Mutex // one Sync at a time, with what becomes of its failure
 }
 
@@ -172,6 +178,8 @@ func (r *Receiver) admit(stream Stream, hello Hello) (_ []*undo.Disk, generation
 		seen[d.Name] = true
 		disks = append(disks, disk)
 	}
+	r.turning.Lock()
+	defer r.turning.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
@@ -184,6 +192,11 @@ func (r *Receiver) admit(stream Stream, hello Hello) (_ []*undo.Disk, generation
 	}
 	if wakes, err = r.opts.Identity.Wake(); err != nil {
 		return nil, 0, 0, err
+	}
+	if !hello.Holds { // it will not say when the content is whole
+		if err := r.letGo(); err != nil {
+			return nil, 0, 0, err
+		}
 	}
 	r.epoch = hello.Epoch
 	r.generation++

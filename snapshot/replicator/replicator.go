@@ -124,6 +124,7 @@ type Replicator struct {
 	changed  chan struct{} // closed and made anew when one of the above changes
 	work     work          // what may differ from the replica
 	replica  []byte        // the Identity that work is about; nil: everything is in it
+	doubt    bool          // the replica may have what the disks never had
 	loaded   bool          // work came from an earlier process
 	expected []bool        // disks whose mirrors come back after that
 	stalled  stalled
@@ -248,7 +249,9 @@ func (r *Replicator) Recheck() error {
 	r.loaded = false
 	clear(r.expected)
 	err := r.work.addAll()
+	r.doubt = r.doubt || r.newest != nil // writes may have gone past one mirror and not another
 	if l := r.link; l != nil {
+		l.beginHold(false)
 		l.ready, l.sent, l.differed, l.began = false, 0, nil, time.Now()
 		l.goal, l.full = r.work.left, true
 		l.round++

@@ -34,6 +34,12 @@ func (l *link) take(kind wire.Kind, body []byte) error {
 			return err
 		}
 		return l.deliver(reply)
+	case KindWhole:
+		var m Whole
+		if err := decode(body, &m); err != nil {
+			return err
+		}
+		return l.deliverWhole(m)
 	case KindError:
 		var failure Failure
 		if err := decode(body, &failure); err != nil {

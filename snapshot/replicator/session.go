@@ -23,6 +23,9 @@ type session struct {
 	applied    atomic.Uint64 // everything up to it is in the disks
 	wake       chan struct{} // for the acknowledger
 	hashes     chan HashRequest
+	wholes     chan whole
+	held       backlog     // writes that wait for the log of what is held
+	syncing    atomic.Bool // frames wait for a sync that has to come before them
 }
 
 // Serve applies what the owner sends over stream until it is lost, ctx ends,
@@ -32,7 +35,8 @@ func (r *Receiver) Serve(ctx context.Context, stream Stream) error {
 	defer stream.Close()
 	stop := context.AfterFunc(ctx, func() { stream.Close() })
 	defer stop()
-	s := &session{r: r, stream: stream, wake: make(chan struct{}, 1), hashes: make(chan HashRequest, 64)}
+	s := &session{r: r, stream: stream, wake: make(chan struct{}, 1), hashes: make(chan HashRequest, 64), wholes: make(chan whole, 4)}
+	s.held.init()
 	hello, err := greet(stream)
 	if err == nil {
 		s.disks, s.generation, s.wakes, err = r.admit(stream, hello)
@@ -83,7 +87,7 @@ func (s *session) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var beside sync.WaitGroup
-	for _, part := range []func(context.Context) error{s.acknowledge, s.hash, s.flush} {
+	for _, part := range []func(context.Context) error{s.acknowledge, s.hash, s.flush, s.applyHeld, s.settle} {
 		beside.Go(func() {
 			if err := part(ctx); err != nil {
 				cancel(err)
@@ -113,29 +117,31 @@ func (s *session) receive(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("receive from the owner: %w", err)
 	}
-	var id uint64
 	switch kind {
 	case KindWrite:
-		id, err = s.write(body)
+		return s.write(ctx, body)
 	case KindZero:
-		id, err = s.zero(body)
+		return s.zero(ctx, body)
 	case KindMarker:
-		id, err = s.mark(body)
+		return s.mark(ctx, body)
 	case KindHashRequest:
 		return s.queueHash(ctx, body)
+	case KindHold:
+		return s.hold(ctx, body)
+	case KindWhole:
+		return s.queueWhole(ctx, body)
 	default:
 		return fmt.Errorf("%w: kind %d from the owner", ErrMessage, kind)
 	}
-	if err != nil {
-		return err
-	}
-	s.lastID = id
+}
+
+// done says that everything up to a frame was applied.
+func (s *session) done(id uint64) {
 	s.applied.Store(id)
 	select {
 	case s.wake <- struct{}{}:
 	default:
 	}
-	return nil
 }
 
 // disk finds a disk of the owner's numbering, for a frame that must be next.
@@ -149,42 +155,47 @@ func (s *session) disk(number uint32, id uint64) (*undo.Disk, error) {
 	return s.disks[number], nil
 }
 
-func (s *session) write(body []byte) (uint64, error) {
+func (s *session) write(ctx context.Context, body []byte) error {
 	m, err := decodeWrite(body)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	disk, err := s.disk(m.Disk, m.ID)
 	if err != nil {
-		return 0, err
-	}
-	return m.ID, s.r.apply(s.generation, func() error {
-		_, err := disk.WriteAt(m.Data, m.Offset)
 		return err
-	})
+	}
+	return s.change(ctx, change{id: m.ID, disk: disk, off: m.Offset, length: int64(len(m.Data)), data: m.Data})
 }
 
-func (s *session) zero(body []byte) (uint64, error) {
+func (s *session) zero(ctx context.Context, body []byte) error {
 	var m Zero
 	if err := decode(body, &m); err != nil {
-		return 0, err
+		return err
 	}
 	disk, err := s.disk(m.Disk, m.ID)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	return m.ID, s.r.apply(s.generation, func() error { return disk.Zero(m.Offset, m.Length) })
+	return s.change(ctx, change{id: m.ID, disk: disk, off: m.Offset, length: m.Length, zero: true})
 }
 
-func (s *session) mark(body []byte) (uint64, error) {
+func (s *session) mark(ctx context.Context, body []byte) error {
 	var m Marker
 	if err := decode(body, &m); err != nil {
-		return 0, err
+		return err
 	}
 	if m.ID != s.lastID+1 {
-		return 0, fmt.Errorf("%w: frame %d after %d", ErrMessage, m.ID, s.lastID)
+		return fmt.Errorf("%w: frame %d after %d", ErrMessage, m.ID, s.lastID)
 	}
-	return m.ID, s.r.apply(s.generation, func() error { return s.r.setMark(m.Sequence) })
+	if err := s.held.drained(ctx); err != nil {
+		return err
+	}
+	if err := s.r.apply(s.generation, func() error { return s.r.setMark(m.Sequence) }); err != nil {
+		return err
+	}
+	s.lastID = m.ID
+	s.done(m.ID)
+	return nil
 }
 
 // queueHash hands a request to the hasher: reading the disk must not hold up
@@ -207,12 +218,20 @@ func (s *session) queueHash(ctx context.Context, body []byte) error {
 	}
 }
 
+// repeatEvery is how often a sync that takes long is told from a peer that is gone.
+const repeatEvery = 200 * time.Millisecond
+
 // acknowledge tells the owner how far it is; while one is being sent, more come
-// together.
+// together. While frames wait for a sync it repeats itself: the owner bounds that
+// otherwise than silence.
 func (s *session) acknowledge(ctx context.Context) error {
 	var told uint64
+	repeat := time.NewTicker(repeatEvery)
+	defer repeat.Stop()
+	again := false
 	for {
-		if id := s.applied.Load(); id > told {
+		if id := s.applied.Load(); id > told || again {
+			again = false
 			if err := s.stream.Send(KindAck, &Ack{ID: id}); err != nil {
 				return fmt.Errorf("acknowledge to the owner: %w", err)
 			}
@@ -221,6 +240,8 @@ func (s *session) acknowledge(ctx context.Context) error {
 		}
 		select {
 		case <-s.wake:
+		case <-repeat.C:
+			again = s.syncing.Load()
 		case <-ctx.Done():
 			return nil
 		}

@@ -120,6 +120,8 @@ func (p *verification) distrust(ctx context.Context) error {
 	r := p.l.r
 	r.mu.Lock()
 	p.l.distrusted = true // no matter if it is lost already: the next link compares everything
+	r.doubt = true
+	p.l.beginHold(false)
 	err := r.work.addAll()
 	r.mu.Unlock()
 	if err != nil {

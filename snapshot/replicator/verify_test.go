@@ -92,6 +92,9 @@ func TestVerifyDiffers(t *testing.T) {
 	if err := <-c.lost; !errors.Is(err, ErrDiffers) {
 		t.Errorf("the link ended with %v", err)
 	}
+	if content := g.receiver.Content(); content.Whole || content.Held {
+		t.Errorf("the replica that differs would be gone back to: %+v", content)
+	}
 	degraded, synced := g.counts()
 	if degraded != 1 || synced != 1 || repairedEarly.Load() || marked.Load() {
 		t.Errorf("outdated %d times, in sync %d; repaired before %t, marked %t", degraded, synced, repairedEarly.Load(), marked.Load())
@@ -101,6 +104,9 @@ func TestVerifyDiffers(t *testing.T) {
 	}
 	g.join(t)
 	must(t, g.same())
+	if content := g.receiver.Content(); !content.Whole {
+		t.Error("not whole after the repair")
+	}
 	if got := g.owner.Differences(); !slices.Equal(got, v.Differs) {
 		t.Errorf("the repair sent %v", got)
 	}
