@@ -14,7 +14,7 @@ import (
 
 // describeSelf is what this node says of itself to the peer.
 func (n *Node) describeSelf() nodeInfo {
-	info := nodeInfo{CPUs: n.host.CPUs, Memory: int64(n.host.Memory), Maintenance: n.self.maintenance() || n.down(), Running: []string{}, Standbys: map[string]sparing{}}
+	info := nodeInfo{CPUs: n.host.CPUs, Memory: int64(n.host.Memory), Maintenance: n.self.maintenance() || n.down(), Running: []string{}, Standbys: map[string]sparing{}, Fallbacks: map[string]fallback{}}
 	info.Alarm, _ = n.alarms.standing()
 	for _, g := range n.guests.list() {
 		if g.running() {
@@ -22,6 +22,9 @@ func (n *Node) describeSelf() nodeInfo {
 		}
 		if s, ok := g.standbyHere(); ok {
 			info.Standbys[g.id] = s
+		}
+		if f, ok := g.fallbackHere(); ok {
+			info.Fallbacks[g.id] = f
 		}
 	}
 	return info

@@ -38,6 +38,8 @@ type nodeInfo struct {
 	Running     []string `msgpack:"running"` // UUIDs of the guests that run there
 	// Standbys are of the guests it has a replica of, by UUID.
 	Standbys map[string]sparing `msgpack:"standbys,omitempty"`
+	// Fallbacks are what those replicas could go back to.
+	Fallbacks map[string]fallback `msgpack:"fallbacks,omitempty"`
 }
 
 // exchange keeps both nodes' guest records alike.

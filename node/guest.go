@@ -74,6 +74,7 @@ type situation struct {
 	peerSeq  uint64
 	trial    api.Trial // whether the peer could resume it
 	spare    sparing
+	fallback fallback
 }
 
 func newGuest(n *Node, id string, record guestRecord, here placeRecord) *guest {

@@ -101,7 +101,7 @@ func (n *Node) view(ctx context.Context, g *guest) api.VM {
 	v.Kept = g.keptView()
 	if !own {
 		v.State, v.SerialLog = "unknown", ""
-		v.Replica = &api.Replica{Node: n.config.Name, State: "standby", SyncedSequence: sequence, Standby: waits.State, StandbyReason: waits.Reason}
+		v.Replica = &api.Replica{Node: n.config.Name, State: "standby", SyncedSequence: sequence, Standby: waits.State, StandbyReason: waits.Reason, Fallback: g.fallbackView()}
 		return v
 	}
 	if m != nil {
@@ -142,7 +142,7 @@ func (n *Node) viewMachine(ctx context.Context, g *guest, m *machine, v *api.VM)
 	said, _ := n.exchange.peer()
 	waits := said.Standbys[g.id]
 	v.Replica = &api.Replica{Node: other.Name, State: phase, Reason: reason, Progress: progress, RemainingSeconds: left.Seconds(), Resync: resync,
-		Standby: waits.State, StandbyReason: waits.Reason}
+		Standby: waits.State, StandbyReason: waits.Reason, Fallback: g.fallbackView()}
 	if v.Protection.Level == vm.ProtectResume {
 		v.Replica.Trial = &tried
 	}

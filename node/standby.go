@@ -64,6 +64,7 @@ func (g *guest) standBy(ctx context.Context) {
 			told = state
 			g.n.decider.tell(state)
 		}
+		g.lookBack(role)
 		select {
 		case <-role.Done():
 			return

@@ -56,6 +56,7 @@ func (n *Node) Why(ctx context.Context, name string) (api.Why, error) {
 	why := api.Why{VM: g.record.Spec.Name, Verdict: string(g.verdict.Verdict), Reason: g.verdict.Reason, Isolation: isolationOf(g.record.Spec), History: []api.Event{}}
 	mine := g.mine()
 	g.mu.Unlock()
+	why.Fallback = g.fallbackView()
 	if state := n.recoverer.state(g.id); mine {
 		why.Recovery = &api.Recovery{State: state.Phase, Reason: state.Text}
 	}

@@ -106,6 +106,8 @@ type Replica struct {
 	Standby       string  `json:"standby,omitempty"`
 	StandbyReason string  `json:"standby_reason,omitempty"` // why there is none
 	Resync        *Resync `json:"resync,omitempty"`         // of the disks
+
+	Fallback *Fallback `json:"fallback,omitempty"` // left out when it is in sync
 }
 
 // Kinds of a Resync.
@@ -252,6 +254,7 @@ type Why struct {
 	// Recovery is what the node that owns it does about its start, or its way home.
 	Recovery  *Recovery `json:"recovery,omitempty"`
 	Isolation string    `json:"isolation,omitempty"` // what happens to it when its lease ends
+	Fallback  *Fallback `json:"fallback,omitempty"`  // what it would begin from if the peer were promoted by hand
 	History   []Event   `json:"history"`
 }
 

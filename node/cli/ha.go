@@ -144,6 +144,9 @@ func haWhy(c *cli.Context) error {
 		if r := why.Recovery; r != nil && r.Reason != "" {
 			fmt.Fprintf(w, "%s: %s\n", r.State, r.Reason)
 		}
+		if why.Fallback != nil {
+			fmt.Fprintf(w, "promoted by hand it would begin from %s\n", fallbackText(*why.Fallback))
+		}
 		fmt.Fprintln(w)
 		for _, e := range why.History {
 			eventLine(w, e)

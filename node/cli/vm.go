@@ -107,6 +107,9 @@ func vmScreen(w *tabwriter.Writer, v api.VM) {
 		if r.Standby != "" {
 			fmt.Fprintf(w, "standby\ton %s, %s %s\n", r.Node, r.Standby, r.StandbyReason)
 		}
+		if r.Fallback != nil {
+			fmt.Fprintf(w, "fallback\t%s\n", fallbackText(*r.Fallback))
+		}
 		fmt.Fprintf(w, "verified\t%s\n", verifiedLine(v.Verified))
 	}
 	for _, k := range v.Kept {

@@ -1,0 +1,72 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"vmctl/node/api"
+	"vmctl/node/e2e/lab"
+)
+
+// TestPromotedInAResync cuts the owner's power in the middle of a resync: nobody
+// takes the guest over by itself, and an operator who orders it gets the disks as
+// they were before the resync, not those that it had half made.
+func TestPromotedInAResync(t *testing.T) {
+	b := newBench(t, "--protection", "restart")
+	_, err := b.A.CLI(t.Context(), "vm", "set", lab.GuestName, "--resync-rate", "1M")
+	b.must(err)
+	b.must(b.Cut(t.Context(), b.A, b.B))
+	lost := time.Now()
+	b.writesAlone(0)
+	_, err = b.A.CLI(t.Context(), "vm", "kill", lab.GuestName) // after that all of its disk is compared: a minute
+	b.must(err)
+	_, err = b.A.WaitState(t.Context(), 20*time.Second, lab.InState("stopped"))
+	b.must(err)
+	b.must(lab.Eventually(t.Context(), 20*time.Second, func() error {
+		_, err := b.A.CLI(t.Context(), "vm", "start", lab.GuestName)
+		return err
+	}))
+	b.must(b.Heal(t.Context()))
+	for _, h := range []*lab.Host{b.A, b.B} {
+		v, err := h.WaitState(t.Context(), 30*time.Second, func(v api.VM) error {
+			r := v.Replica
+			switch {
+			case r == nil || r.Fallback == nil || r.Fallback.To != api.FallbackDisks || r.Fallback.Bytes < 4<<10:
+				return fmt.Errorf("the replica is %+v", r)
+			case h == b.A && (r.State != "resync" || r.Resync == nil || r.Resync.SentBytes == 0):
+				return errors.New("no resync has sent anything")
+			}
+			return nil
+		})
+		b.must(err)
+		if f := v.Replica.Fallback; f.Time.After(lost.Add(5*time.Second)) || *f.AgeSeconds > 60 {
+			t.Errorf("%s says of the fallback: %+v, the way was lost at %v", h.Name, f, lost)
+		}
+	}
+	out, err := b.A.CLI(t.Context(), "ha", "why", lab.GuestName)
+	b.must(err)
+	if !strings.Contains(out, "it would begin from the disks as they were before the resync") {
+		t.Errorf("ha why: %s", out)
+	}
+	b.must(b.A.PowerCut(t.Context()))
+	b.alarm(b.B, "peer-lost", true)
+	time.Sleep(4 * time.Second)
+	if pid := b.B.QEMU(t.Context(), b.vm.UUID); pid != 0 {
+		t.Errorf("b promoted itself, process %d", pid)
+	}
+	_, err = b.B.CLI(t.Context(), "ha", "promote", lab.GuestName, "--confirm-peer-off")
+	b.must(err)
+	_, err = b.WaitAnswer(t.Context(), time.Minute)
+	b.must(err)
+	found, err := b.B.VerifyRunning(t.Context(), b.vm.UUID)
+	b.must(err)
+	t.Logf("the guest's disks on b: %s", found)
+	events, err := b.B.CLI(t.Context(), "events")
+	b.must(err)
+	if !strings.Contains(events, "disks-set-back") {
+		t.Errorf("no event says that the disks were set back: %s", events)
+	}
+}
