@@ -49,7 +49,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		Before: checkOutput,
 		Commands: []*cli.Command{
 			nodeCommand(), clusterCommand(), witnessCommand(), vmCommand(), haCommand(),
-			eventsCommand(), statusCommand(), doctorCommand(), guardCommand(), watchdogCommand(),
+			eventsCommand(), statusCommand(), doctorCommand(), guardCommand(), porterCommand(), watchdogCommand(),
 		},
 		Reader:                 stdin,
 		Writer:                 stdout,

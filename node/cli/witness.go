@@ -10,6 +10,7 @@ import (
 
 	"vmctl/node/api"
 	"vmctl/node/witness"
+	"vmctl/node/witness/porter"
 )
 
 const (
@@ -59,11 +60,36 @@ func witnessRun(c *cli.Context) error {
 		name = host
 	}
 	witness.Lean()
-	config := witness.Config{Name: name, StateDir: c.String("state-dir"), Listen: c.String("listen"), Lean: true, Log: logger(c)}
+	config := witness.Config{
+		Name: name, StateDir: c.String("state-dir"), Listen: c.String("listen"), Lean: true, Porter: porterLine(c), Log: logger(c),
+	}
 	return witness.Run(c.Context, config, func(addr string) {
 		config.Log.Info("witness is ready", "name", name, "listen", addr)
 		_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
 	})
+}
+
+// porterLine starts this very program again, even if its file is another's by now.
+func porterLine(c *cli.Context) porter.Command {
+	args := []string{"vmctl"}
+	if c.Bool("verbose") {
+		args = append(args, "--verbose")
+	}
+	return porter.Command{Path: "/proc/self/exe", Args: append(args, "porter"), Env: os.Environ()}
+}
+
+// porterCommand is the process that makes a witness's handshakes. The witness
+// starts it; people do not.
+func porterCommand() *cli.Command {
+	return &cli.Command{
+		Name: "porter", Hidden: true, HideHelpCommand: true, OnUsageError: usageError,
+		Action: func(c *cli.Context) error {
+			if _, err := arguments(c); err != nil {
+				return err
+			}
+			return porter.Main(c.Context, logger(c))
+		},
+	}
 }
 
 func witnessToken(c *cli.Context) error {

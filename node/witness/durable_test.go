@@ -158,7 +158,9 @@ func TestFullDisk(t *testing.T) {
 		}
 	}()
 	log := &journal{}
-	addr, stop := startWith(t, Config{Name: "w", StateDir: dir, Listen: "127.0.0.1:0", Log: slog.New(slog.NewTextHandler(log, nil))})
+	logged := config(dir)
+	logged.Log = slog.New(slog.NewTextHandler(log, nil))
+	addr, stop := startWith(t, logged)
 	defer stop()
 	shop, bank := found(t, "shop", "a"), found(t, "bank", "a")
 	for _, id := range []*voter{{id: shop}, {id: bank}} {

@@ -2,8 +2,6 @@ package witness
 
 import (
 	"bytes"
-	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"strings"
@@ -17,46 +15,39 @@ import (
 	"vmctl/store"
 )
 
-// enrol takes a cluster in, if its token is the one given out.
-func (w *Witness) enrol(_ context.Context, conn *wire.Conn, hello wire.Hello) {
-	var request peer.EnrolRequest
-	err := peer.Answer(conn, &request, func() (any, error) {
-		if request.Cluster != hello.Cluster {
-			return nil, refuse(api.Usage, "the enrolment names two clusters")
-		}
-		if err := checkRequest(request); err != nil {
-			return nil, err
-		}
-		if err := w.useToken(request.Secret, func() error { return w.unclaimed(request) }); err != nil {
-			return nil, err
-		}
-		record := clusterRecord{Name: request.ClusterName, CACert: request.CACert}
-		err := w.db.Update(func(tx *store.Tx) error {
-			_, err := clusterTable.Put(tx, request.Cluster, record)
-			return err
-		})
-		if err != nil {
-			return nil, fmt.Errorf("store the cluster: %w", err)
-		}
-		if err := w.open(request.Cluster, request.ClusterName); err != nil {
-			return nil, err
-		}
-		w.config.Log.Info("cluster enrolled", "cluster", request.ClusterName, "id", request.Cluster)
-		return peer.EnrolReply{Witness: w.self.Name}, nil
+// Enrol implements porter.House: it takes a cluster in, if its token is the one
+// given out.
+func (w *Witness) Enrol(request peer.EnrolRequest) error {
+	if err := checkRequest(request); err != nil {
+		return err
+	}
+	if err := w.useToken(request.Secret, func() error { return w.unclaimed(request) }); err != nil {
+		return err
+	}
+	record := clusterRecord{Name: request.ClusterName, CACert: request.CACert}
+	err := w.db.Update(func(tx *store.Tx) error {
+		_, err := clusterTable.Put(tx, request.Cluster, record)
+		return err
 	})
 	if err != nil {
-		w.config.Log.Info("enrolment refused", "cluster", hello.Cluster, "error", err)
+		return fmt.Errorf("store the cluster: %w", err)
 	}
+	if err := w.open(request.Cluster, request.ClusterName); err != nil {
+		return err
+	}
+	w.config.Log.Info("cluster enrolled", "cluster", request.ClusterName, "id", request.Cluster)
+	return nil
 }
 
 // checkRequest refuses what cannot be a cluster of ours. The id is part of the
 // keys under which leases are stored, so only its canonical form is taken:
-// another might reach into a second cluster's.
+// another might reach into a second cluster's. The porter has read the
+// certificate.
 func checkRequest(request peer.EnrolRequest) error {
 	if id, err := uuid.Parse(request.Cluster); err != nil || id.String() != request.Cluster {
 		return refuse(api.Usage, "the enrolment does not name a cluster by its id")
 	}
-	if _, err := x509.ParseCertificate(request.CACert); err != nil {
+	if len(request.CACert) == 0 {
 		return refuse(api.Usage, "the enrolment has no certificate of the cluster")
 	}
 	name := request.ClusterName

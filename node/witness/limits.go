@@ -11,14 +11,13 @@ import (
 // What one cluster may take of a witness, so that one that is broken or hostile
 // costs the others nothing. Nodes stay far below.
 const (
-	maxLinks    = 4        // lease connections at once
-	maxNodes    = 64       // names of nodes heard since the start
-	maxGuests   = 1024     // records stored, and guests claimed
-	maxID       = 128      // bytes of a guest's or node's id
-	maxFrame    = 1 << 20  // bytes of one message
-	maxRate     = 200      // messages a second on a connection
-	maxHello    = 16 << 10 // bytes of a message before the sender is known, and of an enrolment
-	maxBuffered = 4 << 20  // bytes of unfinished messages, all clusters together
+	maxLinks    = 4       // lease connections at once
+	maxNodes    = 64      // names of nodes heard since the start
+	maxGuests   = 1024    // records stored, and guests claimed
+	maxID       = 128     // bytes of a guest's or node's id
+	maxFrame    = 1 << 20 // bytes of one message
+	maxRate     = 200     // messages a second on a connection
+	maxBuffered = 4 << 20 // bytes of unfinished messages, all clusters together
 
 	// silence ends a connection on which nothing came for so long, or that does
 	// not take what is sent to it.

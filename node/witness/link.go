@@ -2,8 +2,6 @@ package witness
 
 import (
 	"fmt"
-	"net"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -11,6 +9,7 @@ import (
 	"vmctl/node/lease"
 	"vmctl/node/wire"
 	"vmctl/node/wire/record"
+	"vmctl/node/witness/porter"
 	"vmctl/vm/guard"
 )
 
@@ -35,49 +34,12 @@ type link struct {
 	closed  bool
 }
 
-// newLink takes a connection's socket over from Go's own poller.
-func newLink(conn *wire.Conn, hello wire.Hello, c *cluster) (*link, error) {
-	l := &link{
-		cluster: c, node: ha.NodeID(hello.Node), heard: ha.Time(guard.Now()),
-		from: lease.NewDecoder(ha.NodeID(hello.Node)), form: lease.NewEncoder(conn.Version()),
+// newLink takes a connection over from the process that made its handshake.
+func newLink(from porter.Link, c *cluster) *link {
+	return &link{
+		fd: from.FD, cluster: c, node: ha.NodeID(from.Node), in: from.In, out: from.Out, heard: ha.Time(guard.Now()),
+		from: lease.NewDecoder(ha.NodeID(from.Node)), form: lease.NewEncoder(from.Version),
 	}
-	stream, err := conn.Release()
-	if err != nil {
-		return nil, err
-	}
-	secure, ok := stream.(*record.Conn)
-	if !ok {
-		return nil, fmt.Errorf("a lease connection on %T", stream)
-	}
-	var raw net.Conn
-	if raw, l.in, l.out, err = secure.Release(); err != nil {
-		return nil, err
-	}
-	l.fd, err = socketOf(raw)
-	return l, err
-}
-
-// socketOf duplicates a connection's descriptor: the connection may be closed
-// then.
-func socketOf(raw net.Conn) (fd int, err error) {
-	socket, ok := raw.(syscall.Conn)
-	if !ok {
-		return -1, fmt.Errorf("%T has no socket", raw)
-	}
-	control, err := socket.SyscallConn()
-	if err != nil {
-		return -1, err
-	}
-	failed := control.Control(func(original uintptr) {
-		fd, err = unix.FcntlInt(original, unix.F_DUPFD_CLOEXEC, 3)
-	})
-	if failed != nil {
-		return -1, failed
-	}
-	if err != nil {
-		return -1, fmt.Errorf("keep a connection's socket: %w", err)
-	}
-	return fd, nil
 }
 
 // held is how many bytes the link makes the witness keep.

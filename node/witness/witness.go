@@ -2,7 +2,6 @@ package witness
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,11 +13,12 @@ import (
 	"syscall"
 	"unicode"
 
+	"golang.org/x/sys/unix"
+
 	"vmctl/ha"
 	"vmctl/node/api"
-	"vmctl/node/lease"
 	"vmctl/node/peer"
-	"vmctl/node/wire"
+	"vmctl/node/witness/porter"
 	"vmctl/store"
 )
 
@@ -27,7 +27,8 @@ type Config struct {
 	Name     string
 	StateDir string
 	Listen   string
-	Lean     bool // the process is nothing but this witness: give memory back
+	Lean     bool           // the process is nothing but this witness: give memory back
+	Porter   porter.Command // runs porter.Main
 	Log      *slog.Logger
 }
 
@@ -40,6 +41,9 @@ func (c *Config) check() error {
 	}
 	if c.Name == "" || len(c.Name) > maxName || strings.ContainsFunc(c.Name, unicode.IsControl) {
 		return api.Errorf(api.Usage, "start the witness: --name %q is not a name of 1 to %d characters", c.Name, maxName)
+	}
+	if c.Porter.Path == "" {
+		return errors.New("start the witness: no program for its handshakes")
 	}
 	return nil
 }
@@ -102,25 +106,30 @@ func Run(ctx context.Context, config Config, ready func(addr string)) (err error
 	if err := w.begin(); err != nil {
 		return err
 	}
-	pair, err := peer.OpenWitnessPair(w.self.Cert, w.self.Key)
-	if err != nil {
-		return err
-	}
 	if err := w.ensureToken(); err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp", config.Listen)
+	listener, err := bind(config.Listen)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return api.Errorf(api.Conflict, "listen for clusters: %v", err).WithHint("Give this witness another --listen.")
 	}
 	if err != nil {
 		return api.Errorf(api.Usage, "listen for clusters: %v", err).WithHint("Is --listen an address of this machine?")
 	}
-	return w.serve(ctx, listener, pair)
+	return w.serve(ctx, listener)
 }
 
-// serve runs the loop, the writer and the server; each waits for who uses it.
-func (w *Witness) serve(ctx context.Context, listener net.Listener, pair tls.Certificate) error {
+func bind(addr string) (*net.TCPListener, error) {
+	listener, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	return listener.(*net.TCPListener), nil
+}
+
+// serve runs the loop, the writer and the door's keeper; each waits for who
+// uses it.
+func (w *Witness) serve(ctx context.Context, listener *net.TCPListener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	writer := newWriter(w.db)
@@ -133,23 +142,15 @@ func (w *Witness) serve(ctx context.Context, listener net.Listener, pair tls.Cer
 		loop.tidy = tidy
 	}
 	w.loop = loop
-	server := &peer.Server{
-		Self:    w.self.Name,
-		Gate:    peer.WitnessGate{Pair: pair, Authority: w.authority},
-		Options: wire.Options{MaxFrame: maxHello, Buffer: 1 << 10, ReadTimeout: silence, WriteTimeout: silence},
-		Lean:    true,
-		Log:     w.config.Log,
-		Handlers: map[string]peer.Handler{
-			lease.Purpose:     w.take,
-			peer.PurposeEnrol: w.enrol,
-		},
+	keeper := &porter.Keeper{
+		Command: w.config.Porter, Name: w.self.Name, Cert: w.self.Cert, Key: w.self.Key, House: w, Log: w.config.Log,
 	}
 	var looping, writing sync.WaitGroup
 	var failed error
 	writing.Go(writer.run)
 	looping.Go(func() { failed = loop.run(ctx); cancel() })
 	w.ready(listener.Addr().String())
-	err = server.Serve(ctx, listener)
+	err = keeper.Run(ctx, listener)
 	cancel()
 	looping.Wait()
 	close(writer.batches)
@@ -157,18 +158,15 @@ func (w *Witness) serve(ctx context.Context, listener net.Listener, pair tls.Cer
 	return errors.Join(failed, err, loop.close())
 }
 
-// take hands a lease connection to the loop.
-func (w *Witness) take(_ context.Context, conn *wire.Conn, hello wire.Hello) {
-	c := w.find(hello.Cluster)
+// Take implements porter.House: it gives a node's link to the loop.
+func (w *Witness) Take(l porter.Link) {
+	c := w.find(l.Cluster)
 	if c == nil {
+		_ = unix.Close(l.FD)
+		w.config.Log.Info("connection refused", "cluster", l.Cluster, "node", l.Node, "error", errUnknown)
 		return
 	}
-	l, err := newLink(conn, hello, c)
-	if err != nil {
-		w.config.Log.Info("connection refused", "cluster", c.name, "node", hello.Node, "error", err)
-		return
-	}
-	w.loop.add(l)
+	w.loop.add(newLink(l, c))
 }
 
 // begin loads or makes the identity, counts this start, and opens the clusters.
@@ -215,7 +213,10 @@ func newSelf(name string) (selfRecord, error) {
 	return selfRecord{ID: peer.WitnessID(peer.Fingerprint(cert)), Name: name, Cert: cert, Key: key}, nil
 }
 
-func (w *Witness) authority(id string) ([]byte, error) {
+var errUnknown = errors.New("no such cluster is enrolled here")
+
+// Authority implements porter.House.
+func (w *Witness) Authority(id string) ([]byte, error) {
 	record, err := w.stored(id)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, fmt.Errorf("this witness does not serve cluster %s; enrol it with `vmctl witness add`", id)

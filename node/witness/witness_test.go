@@ -20,12 +20,23 @@ import (
 	"vmctl/node/api"
 	"vmctl/node/peer"
 	"vmctl/node/wire"
+	"vmctl/node/witness/porter"
 )
 
 // childDir, set, makes the test's program a witness of that state directory.
 const childDir = "VMCTL_TEST_WITNESS"
 
+// isPorter, set, makes it a witness's porter.
+const isPorter = "VMCTL_TEST_PORTER"
+
 func TestMain(m *testing.M) {
+	if os.Getenv(isPorter) != "" {
+		if err := porter.Main(context.Background(), slog.New(slog.DiscardHandler)); err != nil {
+			fmt.Fprintln(os.Stderr, "porter:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	if dir := os.Getenv(childDir); dir != "" {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 		defer stop()
@@ -67,7 +78,10 @@ func kill(cmd *exec.Cmd) {
 }
 
 func config(dir string) Config {
-	return Config{Name: "w", StateDir: dir, Listen: "127.0.0.1:0", Log: slog.New(slog.DiscardHandler)}
+	return Config{
+		Name: "w", StateDir: dir, Listen: "127.0.0.1:0", Log: slog.New(slog.DiscardHandler),
+		Porter: porter.Command{Path: "/proc/self/exe", Args: []string{"porter"}, Env: append(os.Environ(), isPorter+"=1")},
+	}
 }
 
 // start runs a witness in this process; stop waits for its end.

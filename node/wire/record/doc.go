@@ -14,5 +14,6 @@
 //     nonce, and the first that does not open ends the connection;
 //   - a connection ends before its sequence numbers come near the cipher's
 //     limit; keys are changed by a new handshake, never in mid-connection;
-//   - a secret leaves this package in no form.
+//   - a secret leaves this package in one form only, Pack's, which is for the
+//     process that goes on with the connection, and which leaves none behind.
 package record

@@ -50,6 +50,34 @@ type Keys struct {
 	number uint64 // of the next record
 }
 
+// packedSize is how long packed keys are.
+const packedSize = 2 + 8 + 12 + 32
+
+// Pack takes the keys out, for the process that goes on with them: this value
+// has none any more.
+func (k *Keys) Pack() []byte {
+	data := binary.BigEndian.AppendUint16(make([]byte, 0, packedSize), k.suite)
+	data = binary.BigEndian.AppendUint64(data, k.number)
+	data = append(append(data, k.iv[:]...), k.key[:]...)
+	*k = Keys{}
+	return data
+}
+
+// Unpack makes keys of what Pack took out.
+func Unpack(data []byte) (k Keys, err error) {
+	if len(data) != packedSize {
+		return k, fmt.Errorf("keys in %d bytes, %d expected", len(data), packedSize)
+	}
+	k.suite = binary.BigEndian.Uint16(data)
+	if _, _, err := suites(k.suite); err != nil {
+		return Keys{}, err
+	}
+	k.number = binary.BigEndian.Uint64(data[2:])
+	copy(k.iv[:], data[10:])
+	copy(k.key[:], data[22:])
+	return k, nil
+}
+
 // suites says how a cipher suite derives its keys.
 func suites(suite uint16) (hash func() hash.Hash, keySize int, err error) {
 	switch suite {

@@ -354,3 +354,47 @@ func FuzzOpen(f *testing.F) {
 		}
 	})
 }
+
+// Packed keys go on in another process where they were; the first one has none.
+func TestPackedKeysGoOn(t *testing.T) {
+	for _, suite := range []uint16{tls.TLS_AES_128_GCM_SHA256, tls.TLS_AES_256_GCM_SHA384, tls.TLS_CHACHA20_POLY1305_SHA256} {
+		secret := bytes.Repeat([]byte{7}, 48)
+		out, err := newKeys(suite, secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in := out
+		var sealed []byte
+		for i := range 3 {
+			if sealed, err = out.Seal(nil, []byte{byte(i)}); err != nil {
+				t.Fatal(err)
+			}
+			packedIn, packedOut := in.Pack(), out.Pack()
+			if in != (Keys{}) || out != (Keys{}) {
+				t.Error("packed keys stay")
+			}
+			if _, err := out.Seal(nil, []byte{0}); err == nil {
+				t.Error("keys that were given away seal a record")
+			}
+			if in, err = Unpack(packedIn); err != nil {
+				t.Fatal(err)
+			}
+			if out, err = Unpack(packedOut); err != nil {
+				t.Fatal(err)
+			}
+			if data, err := in.Open(sealed); err != nil || !bytes.Equal(data, []byte{byte(i)}) {
+				t.Errorf("suite %#x, record %d: %v, %v", suite, i, data, err)
+			}
+		}
+		packed := in.Pack()
+		for n := range packed {
+			if _, err := Unpack(packed[:n]); err == nil {
+				t.Errorf("keys of %d bytes", n)
+			}
+		}
+		packed[0] = 0
+		if _, err := Unpack(packed); err == nil {
+			t.Error("keys of no cipher suite")
+		}
+	}
+}

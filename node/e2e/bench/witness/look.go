@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -16,6 +17,7 @@ type figures struct {
 	before, after sight
 	sent          int // heartbeats
 	took          []time.Duration
+	porter        int64 // bytes resident at most in the process for handshakes
 }
 
 // sight is the witness at one instant.
@@ -88,27 +90,96 @@ func loopback(counter string) (int64, error) {
 	return 0, fmt.Errorf("no loopback in /proc/self/net/dev")
 }
 
-// linked waits until the witness has that many sockets: one listens, and the
-// rest are links.
+// linked waits until the witness has that many links.
 func linked(ctx context.Context, pid, links int) error {
 	const patience = 2 * time.Minute
 	for began := time.Now(); ; {
-		entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+		n, err := connections(pid)
 		if err != nil {
 			return err
 		}
-		sockets := 0
-		for _, e := range entries {
-			target, _ := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", pid, e.Name()))
-			if strings.HasPrefix(target, "socket:") {
-				sockets++
-			}
-		}
-		if sockets > links {
+		if n >= links {
 			return nil
 		}
 		if time.Since(began) > patience {
-			return fmt.Errorf("%d of %d links after %s", sockets-1, links, patience)
+			return fmt.Errorf("%d of %d links after %s", n, links, patience)
+		}
+		select {
+		case <-time.After(200 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// connections counts the TCP connections that a process holds: not its
+// listener, nor its line to the process for handshakes.
+func connections(pid int) (n int, err error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/tcp", pid))
+	if err != nil {
+		return 0, err
+	}
+	established := map[string]bool{}
+	for line := range strings.Lines(string(data)) {
+		if f := strings.Fields(line); len(f) > 9 && f[3] == "01" {
+			established["socket:["+f[9]+"]"] = true
+		}
+	}
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return 0, err
+	}
+	for _, e := range entries {
+		if target, _ := os.Readlink(filepath.Join(dir, e.Name())); established[target] {
+			n++
+		}
+	}
+	return n, nil
+}
+
+// porters are the processes that the witness has for handshakes.
+func porters(pid int) (pids []int, err error) {
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, path := range tasks {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			continue // a thread that ended
+		}
+		for _, text := range strings.Fields(string(data)) {
+			child, err := strconv.Atoi(text)
+			if err != nil {
+				return nil, err
+			}
+			pids = append(pids, child)
+		}
+	}
+	return pids, err
+}
+
+// porterMost is the most that the process for handshakes had resident.
+func porterMost(pid int) (most int64, err error) {
+	pids, err := porters(pid)
+	for _, child := range pids {
+		n, err := statusKB(child, "VmHWM:")
+		if err != nil {
+			return 0, err
+		}
+		most = max(most, n)
+	}
+	return most, err
+}
+
+// alone waits until the witness is one process: that for handshakes would be
+// missing from the sums.
+func alone(ctx context.Context, pid int, patience time.Duration) error {
+	for began := time.Now(); ; {
+		pids, err := porters(pid)
+		if err != nil || len(pids) == 0 {
+			return err
+		}
+		if time.Since(began) > patience {
+			return fmt.Errorf("the process for handshakes, %v, is there: links are made anew, this machine is too busy", pids)
 		}
 		select {
 		case <-time.After(200 * time.Millisecond):

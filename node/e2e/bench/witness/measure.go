@@ -94,7 +94,14 @@ func measure(ctx context.Context, n int) (f figures, err error) {
 	if err := linked(ctx, pid, 2*n); err != nil {
 		return f, err
 	}
+	porter, err := porterMost(pid)
+	if err != nil {
+		return f, err
+	}
 	time.Sleep(settle)
+	if err := alone(ctx, pid, settle); err != nil {
+		return f, err
+	}
 	if err := forgetMost(pid); err != nil {
 		return f, err
 	}
@@ -108,7 +115,10 @@ func measure(ctx context.Context, n int) (f figures, err error) {
 	if err != nil {
 		return f, err
 	}
-	f = figures{pairs: n, span: after.at.Sub(before.at), before: before, after: after}
+	if err := alone(ctx, pid, 0); err != nil {
+		return f, err
+	}
+	f = figures{pairs: n, span: after.at.Sub(before.at), before: before, after: after, porter: porter}
 	f.sent, f.took = answers.take()
 	return f, nil
 }
