@@ -67,8 +67,8 @@ func (e *Encoder) repeats(kind wire.Kind, m any) (bool, error) {
 // concurrent use.
 type Decoder struct {
 	from ha.NodeID
-	beat *ha.Heartbeat // the last one, whose slices nobody may change
-	ack  *ha.Ack
+	kept string     // the last heartbeat, packed
+	last ha.Message // the last acknowledgement, or heartbeat that is long; its slices nobody may change
 }
 
 // NewDecoder is for a connection whose other end proved to be from.
@@ -87,14 +87,23 @@ func (d *Decoder) Message(kind wire.Kind, body []byte) (ha.Message, error) {
 	}
 	switch kind {
 	case kindHeartbeat:
-		beat := message.(ha.Heartbeat)
-		compact(&beat)
-		d.beat, message = &beat, beat
+		message = d.keep(message.(ha.Heartbeat))
 	case kindAck:
-		ack := message.(ha.Ack)
-		d.ack = &ack
+		d.last = message
 	}
 	return message, nil
+}
+
+// keep makes a heartbeat small. What it returns shares its names with what is
+// kept, so that whoever keeps records of it does not keep the names again.
+func (d *Decoder) keep(m ha.Heartbeat) ha.Message {
+	if d.kept = pack(&m); d.kept != "" {
+		d.last = nil
+		return unpack(d.from, d.kept)
+	}
+	compact(&m)
+	d.last = m
+	return m
 }
 
 func (d *Decoder) read(kind wire.Kind, body []byte) (ha.Message, error) {
@@ -123,15 +132,20 @@ func (d *Decoder) read(kind wire.Kind, body []byte) (ha.Message, error) {
 
 // again is the last message under another sequence number.
 func (d *Decoder) again(kind wire.Kind, seq uint64) (ha.Message, error) {
-	switch {
-	case kind == kindSameHeartbeat && d.beat != nil:
-		m := *d.beat
+	if kind == kindSameHeartbeat && d.kept != "" {
+		m := unpack(d.from, d.kept)
 		m.Seq = seq
 		return m, nil
-	case kind == kindSameAck && d.ack != nil:
-		m := *d.ack
-		m.Seq = seq
-		return m, nil
+	}
+	switch m := d.last.(type) {
+	case ha.Heartbeat:
+		if m.Seq = seq; kind == kindSameHeartbeat {
+			return m, nil
+		}
+	case ha.Ack:
+		if m.Seq = seq; kind == kindSameAck {
+			return m, nil
+		}
 	}
 	return nil, fmt.Errorf("lease connection: the first message says it repeats one: %w", wire.ErrMalformed)
 }

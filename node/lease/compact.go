@@ -6,8 +6,8 @@ import (
 	"vmctl/ha"
 )
 
-// compact makes a decoded heartbeat small: it is kept, and so are its records in
-// the core. The decoder makes a string of its own of every name, though they are
+// compact makes a decoded heartbeat smaller that is too long to be packed: it is
+// kept, and so are its records in the core. The decoder makes a string of its own of every name, though they are
 // nearly all the same three, and leaves room at the end of lists.
 func compact(m *ha.Heartbeat) {
 	var names []ha.NodeID

@@ -2,27 +2,32 @@ package lease
 
 import (
 	"reflect"
+	"strings"
 	"testing"
 	"unsafe"
 
 	"vmctl/ha"
 )
 
-// A witness of a thousand pairs keeps every one's last heartbeat: equal names in
-// one must be one string, and lists have no room to spare.
+// Of a kept heartbeat that is too long to be packed equal names must be one
+// string, and lists have no room to spare.
 func TestKeptHeartbeatIsCompact(t *testing.T) {
 	sent := everyMessage[0].(ha.Heartbeat)
 	sent.Cluster.Nodes, sent.Cluster.Witness = [2]ha.NodeID{"host-a", "host-b"}, "witness-1"
 	record := sent.Renewals[0]
 	record.Owner, record.Standby, record.Arbiter = "host-a", "host-b", "witness-1"
 	sent.Renewals = []ha.Record{record, record, record}
+	sent.Renewals[2].Guest = ha.GuestID(strings.Repeat("g", maxPacked))
 	sent.Handovers = []ha.Record{record}
 	out, in := NewEncoder(2), NewDecoder("a")
 	_, message := travel(t, &out, &in, sent)
 	if !reflect.DeepEqual(message, sent) {
 		t.Fatalf("it came as %+v", message)
 	}
-	kept := in.beat
+	kept, long := in.last.(ha.Heartbeat)
+	if !long || in.kept != "" {
+		t.Fatalf("kept: %T, %q", in.last, in.kept)
+	}
 	if n := cap(kept.Renewals) + cap(kept.Handovers); n != 4 {
 		t.Errorf("room for %d records", n)
 	}
