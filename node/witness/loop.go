@@ -32,7 +32,7 @@ type loop struct {
 	swept   time.Time
 	changed bool // connections came or went since the last sweep
 	calm    int  // sweeps without that
-	tidy    func()
+	tidy    func(first bool)
 
 	writer  *writer
 	queue   []*cluster // have something to store
