@@ -33,6 +33,8 @@ type fakeGuest struct {
 	instant []byte // memory of the last pause
 	write   func(ram []byte)
 	devices func(context.Context) ([]byte, error) // nil: at once
+	paused  bool                                  // by its user
+	orders  []string                              // what the guest and its guard were told
 }
 
 func newFakeGuest(t testing.TB, size int, write func([]byte)) *fakeGuest {
@@ -75,13 +77,18 @@ func (g *fakeGuest) Execute(_ context.Context, command string, _, reply any) err
 	switch command {
 	case "query-status":
 		reply.(*struct{ Status string }).Status = "running"
+		if g.paused {
+			reply.(*struct{ Status string }).Status = "paused"
+		}
 	case "stop":
+		g.orders = append(g.orders, command)
 		g.world.Lock()
 		g.running.Store(false)
 		if !g.bench {
 			g.instant = bytes.Clone(g.ram)
 		}
 	case "cont":
+		g.orders = append(g.orders, command)
 		g.running.Store(true)
 		g.world.Unlock()
 	}
@@ -96,9 +103,11 @@ func (g *fakeGuest) SaveDevices(ctx context.Context) ([]byte, error) {
 }
 
 func (g *fakeGuest) BeginPause(context.Context, uint64, time.Duration) error {
+	g.orders = append(g.orders, "begin")
 	return nil
 }
 func (g *fakeGuest) EndPause(context.Context, uint64) (bool, error) {
+	g.orders = append(g.orders, "end")
 	ended := g.ended
 	g.ended = false
 	return ended, nil

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -95,6 +96,29 @@ func TestScreenIsPartOfACheckpoint(t *testing.T) {
 	page := make([]byte, 1)
 	if _, err := p.shadow.ReadAt(page, at); err != nil || shown == 0 || page[0] != shown {
 		t.Errorf("the checkpoint has screen %d, %d was shown last (%v)", page[0], shown, err)
+	}
+}
+
+// A checkpoint of a guest that its user has paused has that state, and neither
+// stops nor continues it; the guard is not to continue it either. One that runs
+// is stopped under the guard's eyes.
+func TestPausedGuestIsLeftPaused(t *testing.T) {
+	for _, test := range []struct {
+		paused bool
+		state  string
+		orders []string
+	}{{false, "running", []string{"begin", "stop", "cont", "end"}}, {true, "paused", nil}} {
+		g := newFakeGuest(t, 1<<20, nil)
+		g.paused = test.paused
+		p, dial := g.protect(t, nil)
+		stream, _, _ := dial(t.Context())
+		if _, err := p.sender.Attach(t.Context(), stream); err != nil {
+			t.Fatal(err)
+		}
+		taken, err := p.capture(t.Context())
+		if err != nil || taken.RunState != test.state || !slices.Equal(g.orders, test.orders) {
+			t.Errorf("a %s guest: saved as %q after %q, %v", test.state, taken.RunState, g.orders, err)
+		}
 	}
 }
 

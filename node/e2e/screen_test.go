@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -22,90 +21,90 @@ func (b *bench) screen(on *lab.Host) lab.Screen {
 	return s
 }
 
-// still waits until the screen shows the kernel's words, and nothing moves on it.
-func (b *bench) still(on *lab.Host) lab.Screen {
+// pauseOn pauses the guest and waits until its last two checkpoints are of that; the
+// screen shows the kernel's words.
+func (b *bench) pauseOn(on *lab.Host) lab.Screen {
 	b.t.Helper()
-	var last lab.Screen
-	b.must(lab.Eventually(b.t.Context(), time.Minute, func() error {
-		before := b.screen(on)
-		time.Sleep(time.Second) // the guest is real
-		if last = b.screen(on); !bytes.Equal(before.Pixels, last.Pixels) || last.Colours() < 2 {
-			return errors.New("the screen is empty or moves")
+	_, err := on.CLI(b.t.Context(), "vm", "pause", lab.GuestName)
+	b.must(err)
+	b.pausedSince(on, time.Now().Add(2*time.Second))
+	s := b.screen(on)
+	if s.Colours() < 2 {
+		b.t.Error("the screen is empty")
+	}
+	return s
+}
+
+// wakeOn checks that the guest is paused on a host, how it got there, and that its
+// screen, drawn anew for this viewer, is the earlier one; then it goes on.
+func (b *bench) wakeOn(on *lab.Host, how string, before lab.Screen) {
+	b.t.Helper()
+	_, err := on.WaitState(b.t.Context(), 30*time.Second, func(v api.VM) error {
+		if v.Owner != on.Name || v.State != "paused" {
+			return fmt.Errorf("on %s it is %s", v.Owner, v.State)
 		}
 		return nil
-	}))
-	return last
+	})
+	b.must(err)
+	if said := b.message(on, "guest-resumed"); !strings.Contains(said, how) {
+		b.t.Errorf("%s says: %s", on.Name, said)
+	}
+	b.sameScreen(on, before)
+	going := time.Now()
+	_, err = on.CLI(b.t.Context(), "vm", "unpause", lab.GuestName)
+	b.must(err)
+	b.resumed(on, going)
 }
 
 // sameScreen compares the screen, drawn anew for this viewer, with an earlier one.
 func (b *bench) sameScreen(on *lab.Host, before lab.Screen) {
 	b.t.Helper()
 	now := b.screen(on)
-	if now.Width != before.Width || now.Height != before.Height || !bytes.Equal(now.Pixels, before.Pixels) {
-		b.t.Errorf("on %s the screen of %dx%d with %d colours is not that of %dx%d with %d colours", on.Name,
-			now.Width, now.Height, now.Colours(), before.Width, before.Height, before.Colours())
+	if now.Width != before.Width || now.Height != before.Height {
+		b.t.Fatalf("on %s the screen is %dx%d, it was %dx%d", on.Name, now.Width, now.Height, before.Width, before.Height)
 	}
-	b.t.Logf("the screen on %s: %dx%d, %d colours", on.Name, now.Width, now.Height, now.Colours())
+	// A VGA's cursor blinks by the clock of who draws it: one character may differ.
+	cells := map[[2]int]int{}
+	for at := 0; at < len(now.Pixels); at += 4 {
+		if !bytes.Equal(now.Pixels[at:at+4], before.Pixels[at:at+4]) {
+			pixel := at / 4
+			cells[[2]int{pixel % now.Width / 9, pixel / now.Width / 16}]++
+		}
+	}
+	if len(cells) > 1 {
+		b.t.Errorf("on %s the screen is another one in %d characters", on.Name, len(cells))
+	}
+	b.t.Logf("the screen on %s: %dx%d, %d colours, the cursor's pixels that differ: %v", on.Name, now.Width, now.Height, now.Colours(), cells)
 }
 
-// said checks how a host says that it resumed the guest.
-func (b *bench) said(on *lab.Host, words string) {
-	b.t.Helper()
-	if said := b.message(on, "guest-resumed"); !strings.Contains(said, words) {
-		b.t.Errorf("%s says: %s", on.Name, said)
-	}
-}
-
-// TestScreenSurvives takes a guest with a screen over three times, which shows the
-// same pixels every time: in its standby; paused, in a QEMU started for it; and
-// from the checkpoint before the last.
+// TestScreenSurvives takes a guest with a screen over three times, paused, so that
+// nothing moves on it: in its standby; in a QEMU started for it; and from the
+// checkpoint before the last.
 func TestScreenSurvives(t *testing.T) {
 	b := newBench(t, "--protection", "resume", "--display", "vnc",
 		"--append", lab.KernelLine()+" console=tty0 console=ttyS0 loglevel=7 vt.global_cursor_default=0")
-	before := b.still(b.A)
 	b.standby(b.A, b.B)
-	_, err := b.A.WaitState(t.Context(), time.Minute, lab.SyncedSince(time.Now()))
-	b.must(err)
-	cut := time.Now()
+	before := b.pauseOn(b.A)
 	b.must(b.A.PowerCut(t.Context()))
-	b.resumed(b.B, cut)
-	b.said(b.B, "by its standby")
-	b.sameScreen(b.B, before)
+	b.wakeOn(b.B, "by its standby", before)
 
 	b.must(b.A.PowerOn(t.Context()))
 	b.synced(b.B)
-	_, err = b.B.CLI(t.Context(), "vm", "set", lab.GuestName, "--standby=false")
+	_, err := b.B.CLI(t.Context(), "vm", "set", lab.GuestName, "--standby=false")
 	b.must(err)
-	_, err = b.B.CLI(t.Context(), "vm", "pause", lab.GuestName)
-	b.must(err)
-	b.pausedSince(b.B, time.Now())
+	before = b.pauseOn(b.B)
 	b.must(b.B.PowerCut(t.Context()))
-	_, err = b.A.WaitState(t.Context(), 30*time.Second, func(v api.VM) error {
-		if v.Owner != "a" || v.State != "paused" {
-			return fmt.Errorf("on %s it is %s", v.Owner, v.State)
-		}
-		return nil
-	})
-	b.must(err)
-	b.said(b.A, "started for it")
-	b.sameScreen(b.A, before)
-	going := time.Now()
-	_, err = b.A.CLI(t.Context(), "vm", "unpause", lab.GuestName)
-	b.must(err)
-	b.resumed(b.A, going)
+	b.wakeOn(b.A, "started for it", before)
 
 	b.must(b.B.PowerOn(t.Context()))
-	_, err = b.A.WaitState(t.Context(), time.Minute, lab.SyncedSince(time.Now().Add(2*time.Second)))
-	b.must(err)
-	cut = time.Now()
+	b.synced(b.A)
+	before = b.pauseOn(b.A)
 	b.must(b.A.PowerCut(t.Context()))
 	b.must(b.B.KillAgent())
 	_, err = b.B.SpoilCheckpoint(b.vm.UUID)
 	b.must(err)
 	b.must(b.B.StartAgent(t.Context()))
-	b.resumed(b.B, cut)
-	b.said(b.B, "the one before the last")
-	b.sameScreen(b.B, before)
+	b.wakeOn(b.B, "the one before the last", before)
 }
 
 // TestHardwareGrows gives a protected guest more memory and a screen while it is

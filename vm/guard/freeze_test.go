@@ -105,7 +105,7 @@ func TestRevokeKillsAndRecords(t *testing.T) {
 		}, ReasonRevoked, syscall.SIGKILL, ""},
 		{"kill", func(b *bench) error { return b.client.Kill(b.Context()) }, ReasonKilled, syscall.SIGKILL, ""},
 		{"terminate", func(b *bench) error { return b.client.Terminate(b.bounded(), time.Minute) }, ReasonTerminated, syscall.SIGTERM, ""},
-		{"terminate deaf", func(b *bench) error { return b.client.Terminate(b.Context(), 50*time.Millisecond) }, ReasonTerminated, syscall.SIGKILL, "FAKE_DEAF=1"},
+		{"terminate deaf", func(b *bench) error { return b.client.Terminate(b.bounded(), 50*time.Millisecond) }, ReasonTerminated, syscall.SIGKILL, "FAKE_DEAF=1"},
 		{"terminate frozen", func(b *bench) error {
 			b.renew(soon(200 * time.Millisecond))
 			b.untilStopped()

@@ -40,9 +40,7 @@ func (b *bench) finders(ctx context.Context) error {
 		"-accel", "tcg,thread=multi", "-cpu", "max", "-machine", "q35", "-m", "3G", "-smp", "2", "-no-reboot",
 		"-kernel", image.Kernel, "-initrd", initrd, "-append", "console=ttyS0 quiet panic=-1", "-serial", "stdio")
 	qemu.Stdout, qemu.Stderr = console, os.Stderr
-	if err := qemu.Run(); err != nil {
-		return errors.Join(err, errors.New(console.String()))
-	}
+	ran := qemu.Run()
 	err = eachResult(strings.NewReader(console.String()), func(name string, values map[string]float64) error {
 		var s Sample
 		if _, err := fmt.Sscanf(name, "%dMiB/%dMBs", &s.Memory, &s.Rate); err != nil {
@@ -56,7 +54,7 @@ func (b *bench) finders(ctx context.Context) error {
 		}
 		return nil
 	})
-	if err != nil {
+	if err = errors.Join(ran, err); err != nil { // what was measured until then is kept
 		return fmt.Errorf("%w; the guest said: %s", err, console)
 	}
 	return nil
