@@ -31,6 +31,7 @@ type voter struct {
 
 func dial(t *testing.T, id *peer.Identity, addr, dir string) *voter {
 	t.Helper()
+	served(addr)
 	conn, err := id.Dial(t.Context(), remote(t, addr, dir), lease.Purpose, "", lease.Options())
 	if err != nil {
 		t.Fatal(err)

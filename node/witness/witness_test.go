@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -194,7 +196,22 @@ func TestEnrolOnce(t *testing.T) {
 	}
 }
 
+// served waits until somebody answers at the witness's door: a porter may have
+// to be started, which takes this machine longer than a node waits before it
+// tries again.
+func served(addr string) {
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		return // what comes next says so
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+	_, _ = conn.Write([]byte("nothing of TLS\n"))
+	_, _ = conn.Read(make([]byte, 1))
+}
+
 func enrol(id *peer.Identity, addr string, token peer.Token) error {
+	served(addr)
 	_, err := id.Enrol(context.Background(), addr, token)
 	return err
 }
