@@ -12,6 +12,7 @@ import (
 
 	"vmctl/node/api"
 	"vmctl/node/witness"
+	"vmctl/node/witness/porter"
 	"vmctl/vm/guard"
 )
 
@@ -19,6 +20,13 @@ import (
 func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == "guard" {
 		if err := guard.Main(context.Background(), os.Args[2], slog.New(slog.DiscardHandler)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	if len(os.Args) == 2 && os.Args[1] == "porter" {
+		if err := porter.Main(context.Background(), slog.New(slog.DiscardHandler)); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -123,16 +131,25 @@ func TestWitnessOfACluster(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ready, done := make(chan string, 1), make(chan error, 1)
 	go func() {
-		config := witness.Config{Name: "w", StateDir: dir, Listen: "127.0.0.1:0", Log: slog.New(slog.DiscardHandler)}
+		config := witness.Config{
+			Name: "w", StateDir: dir, Listen: "127.0.0.1:0", Log: slog.New(slog.DiscardHandler),
+			Porter: porter.Command{Path: "/proc/self/exe", Args: []string{"porter", "porter"}, Env: os.Environ()},
+		}
 		done <- witness.Run(ctx, config, func(addr string) { ready <- addr })
 	}()
+	var addr string
+	select {
+	case addr = <-ready:
+	case err := <-done:
+		cancel()
+		t.Fatal("the witness ended: ", err)
+	}
 	defer func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
 	}()
-	addr := <-ready
 	token := func() string {
 		text, err := witness.ReadToken(dir)
 		if err != nil {

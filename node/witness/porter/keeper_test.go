@@ -220,13 +220,16 @@ func TestWhatThePorterAsks(t *testing.T) {
 	if _, err := d.authority("shop"); err != nil { // the link is before it
 		t.Fatal(err)
 	}
-	if len(h.taken) != 1 || h.taken[0].Node != "a" || h.taken[0].Cluster != "shop" || h.taken[0].FD == socket {
-		t.Fatalf("taken: %+v", h.taken)
+	h.mu.Lock() // the line orders it, but says so to nobody
+	taken := h.taken
+	h.mu.Unlock()
+	if len(taken) != 1 || taken[0].Node != "a" || taken[0].Cluster != "shop" || taken[0].FD == socket {
+		t.Fatalf("taken: %+v", taken)
 	}
-	if flags, err := unix.FcntlInt(uintptr(h.taken[0].FD), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
+	if flags, err := unix.FcntlInt(uintptr(taken[0].FD), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
 		t.Errorf("the next porter would inherit the link: %v", err)
 	}
-	_ = unix.Close(h.taken[0].FD)
+	_ = unix.Close(taken[0].FD)
 	ours.Close()
 	<-ended
 	listening.Wait()
