@@ -8,9 +8,12 @@ import (
 )
 
 // returnBound is how long a guest's writes may wait for QEMU to find the socket of
-// an agent that has just started: it tries after 1, 2, 4 and 8 s.
+// an agent that has just started: it tries after 1, 2, 4 and 8 s. An agent that was
+// away for less than the first pause must not miss it, so it waits for all of that,
+// and for what comes then: to connect, and to send the write again.
 const (
-	returnBound = time.Second
+	returnBound = firstTry + 250*time.Millisecond
+	firstTry    = time.Second
 	returnLook  = 20 * time.Millisecond
 )
 
