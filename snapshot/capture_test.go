@@ -17,6 +17,7 @@ import (
 	"vmctl/snapshot/memory"
 	"vmctl/snapshot/replica"
 	"vmctl/snapshot/replicator"
+	"vmctl/snapshot/shmtest"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,12 +40,7 @@ type fakeGuest struct {
 
 func newFakeGuest(t testing.TB, size int, write func([]byte)) *fakeGuest {
 	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "capture")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	g := &fakeGuest{path: filepath.Join(dir, "ram"), write: write}
+	g := &fakeGuest{path: filepath.Join(shmtest.TempDir(t), "ram"), write: write}
 	file, err := memory.Create(g.path, int64(size))
 	if err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"vmctl/snapshot/replica"
+	"vmctl/snapshot/shmtest"
 )
 
 var (
@@ -141,7 +142,7 @@ func TestCutAtEveryChange(t *testing.T) {
 // lifeOf is what a life changes when nothing happens to it.
 func lifeOf(t *testing.T, ending string) []string {
 	t.Helper()
-	dir := scratch(t)
+	dir := shmtest.TempDir(t)
 	config := standbyIn(filepath.Join(dir, "disk"), filepath.Join(dir, "ram"))
 	must(t, os.Mkdir(filepath.Join(dir, "disk"), 0o700))
 	p := newPlatter(t, filepath.Join(dir, "disk"), 0, false)
@@ -163,7 +164,7 @@ type cut struct {
 
 func newCut(t *testing.T, ending string, at int, torn bool) *cut {
 	t.Helper()
-	c := &cut{dir: scratch(t)}
+	c := &cut{dir: shmtest.TempDir(t)}
 	disk := filepath.Join(c.dir, "disk")
 	must(t, os.Mkdir(disk, 0o700))
 	config := standbyIn(disk, filepath.Join(c.dir, "ram"))

@@ -19,6 +19,7 @@ import (
 
 	"vmctl/snapshot/replica"
 	"vmctl/snapshot/replicator"
+	"vmctl/snapshot/shmtest"
 )
 
 var (
@@ -100,7 +101,7 @@ type moment struct {
 }
 
 func newMoment(t testing.TB, seed uint64) *moment {
-	m := &moment{t: t, seed: seed, random: rand.New(rand.NewPCG(seed, 3)), dir: scratch(t), boots: 1}
+	m := &moment{t: t, seed: seed, random: rand.New(rand.NewPCG(seed, 3)), dir: shmtest.TempDir(t), boots: 1}
 	m.resume, m.rate = m.random.IntN(2) > 0, []int64{0, 1 << 20, 500_000}[m.random.IntN(3)]
 	m.root, m.ram = filepath.Join(m.dir, "peer"), filepath.Join(m.dir, "peer-ram")
 	must(t, os.MkdirAll(m.root, 0o700))

@@ -13,6 +13,7 @@ import (
 
 	"vmctl/snapshot/memory"
 	"vmctl/snapshot/replicator"
+	"vmctl/snapshot/shmtest"
 )
 
 // awayGuest is a QEMU whose agent goes away; its guest is paused by its user.
@@ -46,7 +47,7 @@ func newAwayGuest(t *testing.T) *awayGuest {
 	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
 		t.Fatalf("`make deps` installs QEMU: %v", err)
 	}
-	dir := scratch(t)
+	dir := shmtest.TempDir(t)
 	g := &awayGuest{t: t, dir: dir, image: filepath.Join(dir, "disk.raw")}
 	must(t, os.WriteFile(g.image, nil, 0o600))
 	must(t, os.Truncate(g.image, awayDisk))

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
-	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -17,6 +16,7 @@ import (
 	"vmctl/snapshot/memory"
 	"vmctl/snapshot/replica"
 	"vmctl/snapshot/replicator"
+	"vmctl/snapshot/shmtest"
 )
 
 const (
@@ -75,7 +75,7 @@ func newTeller(t testing.TB, seed uint64, config StandbyConfig) *teller {
 	t.Helper()
 	g := &teller{t: t, random: rand.New(rand.NewPCG(seed, 1)), config: config, ledger: newLedger(config.Disks),
 		ram: make([]byte, tellerRAM), instants: map[uint64][]byte{}}
-	path := filepath.Join(scratch(t), "ram")
+	path := filepath.Join(shmtest.TempDir(t), "ram")
 	var err error
 	g.file, err = memory.Create(path, tellerRAM)
 	must(t, err)
@@ -85,15 +85,6 @@ func newTeller(t testing.TB, seed uint64, config StandbyConfig) *teller {
 		must(t, errors.Join(g.closeSender(), g.image.Close(), g.file.Close()))
 	})
 	return g
-}
-
-// scratch is a directory on tmpfs, where a sync costs nothing.
-func scratch(t testing.TB) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "cut")
-	must(t, err)
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
 }
 
 // Next numbers the checkpoints.

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"vmctl/snapshot/shmtest"
 )
 
 // written is the page that spread wrote last.
@@ -23,7 +25,7 @@ func spread(ram []byte, n int) {
 // bits, in turns. Both ways take the pages of one guest over into one shadow.
 func BenchmarkFinder(b *testing.B) {
 	for _, size := range []int{256 << 20, 1 << 30} {
-		p := startProgram(b, ramDir(b), size/PageSize, envIdle+"=1")
+		p := startProgram(b, shmtest.TempDir(b), size/PageSize, envIdle+"=1")
 		dirty := p.finder(func(err error) { b.Error(err) })
 		compare := NewFinder(p.live, p.shadow, p.delta, nil, nil)
 		p.say(fmt.Sprintf("write %d", size/PageSize))

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"vmctl/snapshot/shmtest"
 )
 
 // Environment of these tests.
@@ -187,17 +189,6 @@ func (p *program) stopped(f *Finder) Stats {
 
 func (p *program) exact() bool { return bytes.Equal(p.live.data, p.shadow.data) }
 
-// ramDir is a tmpfs, as guests' memory is on.
-func ramDir(t testing.TB) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "soft-dirty")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
-}
-
 // The self-test either passes or says that the kernel has no such bits.
 func TestSelfTest(t *testing.T) {
 	err := SelfTest()
@@ -209,7 +200,7 @@ func TestSelfTest(t *testing.T) {
 
 func TestSoftDirtyMissesNothing(t *testing.T) {
 	const pages = 2 << 10 // few: the kernel with the bits may run under emulation
-	p := startProgram(t, ramDir(t), pages)
+	p := startProgram(t, shmtest.TempDir(t), pages)
 	f := p.finder(func(err error) { t.Errorf("gave up: %v", err) })
 	p.stopped(f)
 	p.toggle()
@@ -252,7 +243,7 @@ func TestSoftDirtyMissesNothing(t *testing.T) {
 // A hole that is read back looks clean: the audit finds it.
 func TestSoftDirtyAuditFindsAHole(t *testing.T) {
 	const pages = 1 << 10
-	p := startProgram(t, ramDir(t), pages)
+	p := startProgram(t, shmtest.TempDir(t), pages)
 	var reason error
 	f := p.finder(func(err error) { reason = err })
 	p.toggle()
@@ -286,7 +277,7 @@ func TestSoftDirtyRefuses(t *testing.T) {
 		t.Log(err)
 	}
 	t.Run("second writer", func(t *testing.T) {
-		p := startProgram(t, ramDir(t), 512)
+		p := startProgram(t, shmtest.TempDir(t), 512)
 		file, err := os.OpenFile(p.live.Path(), os.O_RDWR, 0)
 		if err != nil {
 			t.Fatal(err)
@@ -300,7 +291,7 @@ func TestSoftDirtyRefuses(t *testing.T) {
 		refused(t, p, "may write to it")
 	})
 	t.Run("another process", func(t *testing.T) {
-		p := startProgram(t, ramDir(t), 512)
+		p := startProgram(t, shmtest.TempDir(t), 512)
 		tracker, err := NewTracker(os.Getpid(), p.live) // maps it to read
 		if err == nil {
 			_ = tracker.Close()
@@ -322,7 +313,7 @@ func TestSoftDirtyRefuses(t *testing.T) {
 		if device == "" {
 			t.Skip("no device to swap to")
 		}
-		p := startProgram(t, ramDir(t), 512)
+		p := startProgram(t, shmtest.TempDir(t), 512)
 		f := p.finder(func(err error) { t.Log(err) })
 		if out, err := exec.Command("swapon", device).CombinedOutput(); err != nil {
 			t.Fatalf("swapon: %v %s", err, out)

@@ -4,14 +4,29 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 )
 
 const pattern = "/dev/shm/vmctl-test-%d-"
 
+// TempDir is a directory on tmpfs for one test.
+func TempDir(t testing.TB) string {
+	t.Helper()
+	once.Do(sweep)
+	dir, err := os.MkdirTemp("/dev/shm", filepath.Base(fmt.Sprintf(pattern, os.Getpid())))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+var once sync.Once
+
 // Main runs the tests and gives the exit code for the process.
 func Main(m *testing.M) int {
-	sweep()
+	once.Do(sweep)
 	dir, err := os.MkdirTemp("/dev/shm", filepath.Base(fmt.Sprintf(pattern, os.Getpid())))
 	if err != nil { // no tmpfs here: slower, and all the same
 		return m.Run()
