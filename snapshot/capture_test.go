@@ -124,6 +124,7 @@ func (g *fakeGuest) protect(t testing.TB, slow func(net.Conn) net.Conn) (*Protec
 		UUID: "g", Epoch: 1, RAM: g.path, RAMSize: int64(len(g.ram)), Counter: filepath.Join(dir, "counter"), PID: os.Getpid(),
 		Mirror: &Mirror{}, Machine: g, Synced: func(context.Context) error { return nil },
 		Noted: func(kind, text string) { t.Errorf("%s: %s", kind, text) }, Log: slog.New(slog.DiscardHandler),
+		patience: time.Hour, // how fast this machine is under the race detector is not in question here
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -60,6 +60,7 @@ type ProtectorConfig struct {
 	Log   *slog.Logger
 
 	ackDeadline time.Duration // tests: see replicator.Options; 0: the default
+	patience    time.Duration // tests: in place of ackTimeout; 0: that
 }
 
 // Protector keeps one running guest's replica up to date. It lives as long as

@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"cmp"
 	"errors"
 
 	"vmctl/snapshot/memory"
@@ -19,7 +20,7 @@ func (p *Protector) openMemory() (err error) {
 		return err
 	}
 	p.sender, err = replica.NewSender(replica.SenderConfig{
-		Epoch: p.config.Epoch, Spec: p.config.Spec, Shadow: p.shadow, Numbers: counter, Share: p.config.Share, Log: p.config.Log, AckTimeout: ackTimeout,
+		Epoch: p.config.Epoch, Spec: p.config.Spec, Shadow: p.shadow, Numbers: counter, Share: p.config.Share, Log: p.config.Log, AckTimeout: cmp.Or(p.config.patience, ackTimeout),
 	})
 	if err != nil {
 		return err
