@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"vmctl/node/wire"
 	"vmctl/snapshot/durable"
 	"vmctl/snapshot/undo"
 )
@@ -337,4 +338,50 @@ func TestSlowLogIsNoSilence(t *testing.T) {
 	}
 	must(t, owner.Close())
 	<-served
+}
+
+// What the owner asks a replica to keep: nothing while it counts, for a takeover by
+// itself would go back to that; nothing either when it may be of no moment.
+func TestOwnerAsksToKeepOnlyWhatDoesNotCount(t *testing.T) {
+	for name, c := range map[string]struct {
+		before func(*Replicator)
+		keep   bool
+	}{
+		"the replica counts":                    {func(*Replicator) {}, false},
+		"the replica is outdated":               {(*Replicator).NoteOutdated, true},
+		"outdated, and writes went past a disk": {func(r *Replicator) { r.NoteOutdated(); _ = r.Recheck() }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t, 4*ChunkSize, nil)
+			first := g.attach()
+			eventually(t, "in sync", func() bool { return g.owner.State().Phase == InSync })
+			must(t, first.owner.Close())
+			<-first.lost
+			c.before(g.owner)
+			must(t, (&device{g.owner, 0}).Discard(0, ChunkSize, false)) // something to compare
+			asked := make(chan Hold, 1)
+			second := g.attachTo(func(peer *wire.Conn) {
+				for {
+					kind, body, err := peer.Receive()
+					if err != nil {
+						return
+					}
+					if kind == KindHold {
+						var m Hold
+						if err := decode(body, &m); err != nil {
+							t.Error(err)
+						}
+						asked <- m
+						return
+					}
+				}
+			})
+			if m := <-asked; m.Keep != c.keep {
+				t.Errorf("asked to keep what it has: %t, want %t", m.Keep, c.keep)
+			}
+			must(t, second.owner.Close())
+			<-second.lost
+			g.stop()
+		})
+	}
 }
