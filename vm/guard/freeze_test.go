@@ -156,6 +156,35 @@ func TestRevokeKillsAndRecords(t *testing.T) {
 	}
 }
 
+// A frozen guest that is ended executes nothing more, whoever ends it.
+func TestEndedWhereItStood(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(b *bench) error{
+		"revoke":    func(b *bench) error { return b.client.Revoke(b.Context(), 7) },
+		"kill":      func(b *bench) error { return b.client.Kill(b.Context()) },
+		"terminate": func(b *bench) error { return b.client.Terminate(b.bounded(), time.Minute) },
+		"others":    func(b *bench) error { return b.client.KillNow() },
+		"guard":     func(b *bench) error { return syscall.Kill(b.status().GuardPID, syscall.SIGKILL) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := startBench(t, "FAKE_GAP_US=0")
+			b.untilTicks()
+			b.renew(soon(200 * time.Millisecond))
+			b.untilStopped()
+			b.mustBeStill()
+			pid, ticks := b.client.PID(), b.board.ticks()
+			if err := end(b); err != nil {
+				t.Fatal(err)
+			}
+			b.until("QEMU is gone", func() bool { return !alive(pid) })
+			if more := b.board.ticks() - ticks; more != 0 {
+				t.Errorf("the frozen guest ticked %d times while it was ended", more)
+			}
+		})
+	}
+}
+
 func TestGuardKilledTakesQEMUAlong(t *testing.T) {
 	t.Parallel()
 	b := startBench(t)
