@@ -21,7 +21,8 @@ import (
 // do are therefore no proof of two executions. A QEMU that was launched to wait is
 // listened to from its start on, when it is in the state inmigrate, which it never
 // is again: before its vCPUs run it says so by the event RESUME. Whoever was not
-// heard from the start counts as executing.
+// heard from the start counts as executing, unless its threads were stopped before
+// and only used the time to end.
 
 // askBound is how long a QEMU may take to answer: it may have just begun to start.
 const askBound = 10 * time.Second
@@ -29,7 +30,8 @@ const askBound = 10 * time.Second
 // look is a QEMU whose vCPU threads used processor time.
 type look struct {
 	*watched
-	pid int
+	pid   int
+	ended bool // it stood still and was killed: that is what took the time
 }
 
 // waiter is a QEMU that was launched to wait.
@@ -113,6 +115,9 @@ func dialWaiting(ctx context.Context, l look) (client *qmp.Client, err error) {
 
 // executed says why a QEMU counts as executing at a time, or that it cannot have.
 func (r *Recorder) executed(ctx context.Context, l look, at time.Time) (why string, yes bool) {
+	if l.ended {
+		return "it was killed while it stood still", false
+	}
 	r.mu.Lock()
 	w := r.waiters[l.pid]
 	r.mu.Unlock()

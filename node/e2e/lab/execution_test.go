@@ -78,7 +78,7 @@ func TestRecorderSeesExecution(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	r := &Recorder{hosts: []*watched{runs, waits}, waiters: map[int]*waiter{}, cancel: cancel}
 	r.tasks.Go(func() { r.sample(ctx) })
-	both := []look{{runs, runs.process(ctx)}, {waits, waits.process(ctx)}}
+	both := []look{{watched: runs, pid: runs.process(ctx)}, {watched: waits, pid: waits.process(ctx)}}
 	if err := Eventually(ctx, 20*time.Second, func() error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -117,7 +117,7 @@ func TestRecorderHearsToTheEnd(t *testing.T) {
 	runs, waits := spinning(t, dir, "a"), spinning(t, dir, "b", "-S", "-incoming", "defer")
 	r := Recorder{waiters: map[int]*waiter{}}
 	ctx, cancel := context.WithCancel(t.Context())
-	both := []look{{runs, runs.process(ctx)}, {waits, waits.process(ctx)}}
+	both := []look{{watched: runs, pid: runs.process(ctx)}, {watched: waits, pid: waits.process(ctx)}}
 	r.follow(ctx, both[1])
 	<-r.waiters[both[1].pid].heard
 	if err := syscall.Kill(both[1].pid, syscall.SIGKILL); err != nil {
@@ -144,8 +144,8 @@ func TestRecorderDoubts(t *testing.T) {
 		gone.monitor = func(int) string { return filepath.Join(dir, "none") }
 		ctx, cancel := context.WithCancel(t.Context())
 		r := Recorder{waiters: map[int]*waiter{}}
-		r.follow(ctx, look{test.second, test.second.process(ctx)})
-		r.judge(t.Context(), time.Now(), []look{{runs, runs.process(t.Context())}, {test.second, test.second.process(t.Context())}})
+		r.follow(ctx, look{watched: test.second, pid: test.second.process(ctx)})
+		r.judge(t.Context(), time.Now(), []look{{watched: runs, pid: runs.process(t.Context())}, {watched: test.second, pid: test.second.process(t.Context())}})
 		if len(r.overlaps) != test.wrong || len(r.started) != 1-test.wrong {
 			t.Errorf("%s: %q, %q", name, r.overlaps, r.started)
 		}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -64,49 +62,6 @@ func (l *Lab) Record(ctx context.Context, uuid string) (*Recorder, error) {
 	return r, nil
 }
 
-// sniff opens a packet socket on one port of the switch.
-func (l *Lab) sniff(port string) (fd int, err error) {
-	err = l.inSwitch(func() error {
-		index, err := linkIndex(port)
-		if err != nil {
-			return err
-		}
-		// All protocols: a bridge takes its ports' packets before a socket for
-		// one protocol sees them.
-		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(htons(unix.ETH_P_ALL))); err != nil {
-			return err
-		}
-		timeout := unix.Timeval{Usec: 100_000}
-		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
-			return err
-		}
-		if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, onlyUDP()); err != nil {
-			return err
-		}
-		return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: index})
-	})
-	return fd, err
-}
-
-// onlyUDP drops everything but UDP over IPv4: replication fills the same ports.
-func onlyUDP() *unix.SockFprog {
-	load := func(code uint16, at uint32) unix.SockFilter {
-		return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_ABS | code, K: at}
-	}
-	equal := func(value uint32, otherwise uint8) unix.SockFilter {
-		return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: value, Jf: otherwise}
-	}
-	program := []unix.SockFilter{
-		load(unix.BPF_H, 12), equal(unix.ETH_P_IP, 3),
-		load(unix.BPF_B, 14+9), equal(unix.IPPROTO_UDP, 1),
-		{Code: unix.BPF_RET | unix.BPF_K, K: 1 << 16},
-		{Code: unix.BPF_RET | unix.BPF_K},
-	}
-	return &unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
-}
-
-func htons(v uint16) uint16 { return v<<8 | v>>8 }
-
 // listen takes the guest's records that come in through one port.
 func (r *Recorder) listen(ctx context.Context, fd int, node string) {
 	defer unix.Close(fd)
@@ -126,24 +81,6 @@ func (r *Recorder) listen(ctx context.Context, fd int, node string) {
 			}
 		}
 	}
-}
-
-// recordOf takes the UDP payload out of an Ethernet frame to the record port.
-func recordOf(frame []byte) []byte {
-	const ethernet = 14
-	if len(frame) < ethernet+20+8 || frame[12] != 8 || frame[13] != 0 || frame[ethernet]>>4 != 4 || frame[ethernet+9] != unix.IPPROTO_UDP {
-		return nil
-	}
-	header := int(frame[ethernet]&15) * 4
-	udp := frame[ethernet+header:]
-	if len(udp) < 8 || int(udp[2])<<8|int(udp[3]) != recordPort {
-		return nil
-	}
-	length := int(udp[4])<<8 | int(udp[5])
-	if length < 8 || length > len(udp) {
-		return nil
-	}
-	return udp[8:length]
 }
 
 // note takes one record. A record through another port than the last begins a
@@ -179,7 +116,7 @@ const sampleEvery = 20 * time.Millisecond
 
 // sample watches the processor time of the vCPU threads on both hosts.
 func (r *Recorder) sample(ctx context.Context) {
-	used := map[string]uint64{}
+	seen := map[string]moment{}
 	ticker := time.NewTicker(sampleEvery)
 	defer ticker.Stop()
 	pids := map[string]int{}
@@ -189,25 +126,24 @@ func (r *Recorder) sample(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		running := []look{}
+		busy := []look{}
 		for _, h := range r.hosts {
 			if round%5 == 0 || pids[h.name] == 0 {
 				before := pids[h.name]
 				if pids[h.name] = h.process(ctx); pids[h.name] != before && pids[h.name] != 0 {
-					r.follow(ctx, look{h, pids[h.name]})
+					r.follow(ctx, look{watched: h, pid: pids[h.name]})
 				}
 			}
-			key := h.name + strconv.Itoa(pids[h.name])
-			now := h.vcpuTime(pids[h.name])
-			if before, known := used[key]; known && now > before+uint64(time.Millisecond) {
-				running = append(running, look{h, pids[h.name]})
+			now, before := h.sees(pids[h.name]), seen[h.name]
+			if now.used(before) {
+				busy = append(busy, look{watched: h, pid: now.pid, ended: now.ended(before)})
 			}
-			used[key] = now
+			seen[h.name] = now
 		}
 		at := time.Now()
-		if len(running) == 2 {
+		if len(busy) == 2 {
 			r.judging.Add(1)
-			r.tasks.Go(func() { defer r.judging.Add(-1); r.judge(ctx, at, running) })
+			r.tasks.Go(func() { defer r.judging.Add(-1); r.judge(ctx, at, busy) })
 		}
 	}
 }
@@ -277,12 +213,4 @@ func (r *Recorder) WaitOn(ctx context.Context, node string, after time.Time, bou
 		return fmt.Errorf("no records of the guest came from host %s within %s", node, bound)
 	})
 	return found, err
-}
-
-func linkIndex(name string) (int, error) {
-	link, err := net.InterfaceByName(name)
-	if err != nil {
-		return 0, err
-	}
-	return link.Index, nil
 }

@@ -1,12 +1,15 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
 )
 
 // The recorder looks at both hosts fifty times a second, in each of several labs
@@ -21,7 +24,7 @@ type watched struct {
 	process func(context.Context) int // of the guest's QEMU, 0: none
 	monitor func(pid int) string      // a QMP socket for the recorder alone
 
-	vcpus []string // the files of the vCPU threads' times
+	vcpus []string // the vCPU threads, in /proc
 	of    int      // whose process's they are
 	reads int
 }
@@ -57,24 +60,88 @@ func (s *sight) process() int {
 	return s.host.qemuAmong(pids, s.uuid)
 }
 
-// vcpuTime is the processor time, in ns, of the vCPU threads of QEMU pid.
-func (w *watched) vcpuTime(pid int) (total uint64) {
+// moment is what the recorder sees of a QEMU's vCPU threads in one look.
+type moment struct {
+	pid  int
+	ns   uint64 // processor time they have used
+	halt halt
+}
+
+// halt is why vCPU threads cannot execute the guest; running if they can.
+type halt int
+
+const (
+	running halt = iota
+	stopped      // by a signal; only another, SIGCONT or a fatal one, ends it
+	ending       // killed: a thread never comes back from there to what it executed
+)
+
+// used says whether vCPU threads used processor time since an earlier look: more
+// than waking up for a moment takes.
+func (m moment) used(before moment) bool {
+	return m.pid != 0 && m.pid == before.pid && m.ns > before.ns+uint64(time.Millisecond)
+}
+
+// ended says that what was used since an earlier look was used to end: the threads
+// were stopped or ending before, and are ending now. (That a stopped QEMU which is
+// killed executes nothing more is tested in vm/guard.)
+func (m moment) ended(before moment) bool {
+	return m.halt == ending && before.halt != running
+}
+
+// sees is what is to be seen of QEMU pid now.
+func (w *watched) sees(pid int) moment {
 	if w.of != pid || w.reads%relook == 0 || len(w.vcpus) == 0 {
 		w.vcpus, w.of, w.reads = vcpusOf(pid), pid, 0
 	}
 	w.reads++
+	m := moment{pid: pid}
 	for _, path := range w.vcpus {
-		stat, err := os.ReadFile(path)
+		schedstat, err := os.ReadFile(path + "/schedstat")
 		if err != nil {
 			continue
 		}
-		first, _, _ := strings.Cut(string(stat), " ")
+		first, _, _ := strings.Cut(string(schedstat), " ")
 		ns, err := strconv.ParseUint(first, 10, 64)
 		if err == nil {
-			total += ns
+			m.ns += ns
 		}
 	}
-	return total
+	// The time comes first: a thread that is ending after it used the time was
+	// not let run again in between.
+	for i, path := range w.vcpus {
+		stat, err := os.ReadFile(path + "/stat")
+		if h := haltOf(stat, err); i == 0 || h < m.halt {
+			m.halt = h
+		}
+	}
+	return m
+}
+
+// haltOf reads /proc/PID/task/TID/stat (proc_pid_stat(5)); a thread without one is gone.
+func haltOf(stat []byte, err error) halt {
+	const (
+		exiting = 0x4                              // PF_EXITING, include/linux/sched.h
+		killed  = 1 << (uint(syscall.SIGKILL) - 1) // a fatal signal is SIGKILL to each thread
+		flags   = 9 - 3                            // fields, counted from the one after the name
+		pending = 31 - 3
+	)
+	if err != nil {
+		return ending
+	}
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) <= pending {
+		return running
+	}
+	f, _ := strconv.ParseUint(fields[flags], 10, 64)
+	p, _ := strconv.ParseUint(fields[pending], 10, 64)
+	switch {
+	case f&exiting != 0 || p&killed != 0:
+		return ending
+	case fields[0] == "T":
+		return stopped
+	}
+	return running
 }
 
 func vcpusOf(pid int) (paths []string) {
@@ -89,7 +156,7 @@ func vcpusOf(pid int) (paths []string) {
 	for _, e := range entries {
 		comm, err := os.ReadFile(tasks + "/" + e.Name() + "/comm")
 		if err == nil && strings.HasPrefix(string(comm), "CPU ") {
-			paths = append(paths, tasks+"/"+e.Name()+"/schedstat")
+			paths = append(paths, tasks+"/"+e.Name())
 		}
 	}
 	return paths
