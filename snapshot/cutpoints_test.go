@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"vmctl/snapshot/replica"
@@ -102,40 +103,52 @@ func TestCutAtEveryChange(t *testing.T) {
 	if underRace {
 		t.Skip("thousands of short lives; make sim lives them without the race detector")
 	}
-	points, syncs := 0, 0
-	for ending := range endings {
-		if *cutEnding != "" && ending != *cutEnding {
-			continue
-		}
-		last := len(lifeOf(t, ending))
-		first := 1
-		if ending != "resume" && ending != "resync" {
-			first = last * 4 / 5 // what is before was cut with the other ending
-		}
-		for at := first; at <= last+1; at++ {
-			for _, torn := range []bool{false, true} {
-				c := newCut(t, ending, at, torn)
-				if torn && !strings.HasPrefix(c.what, "write") {
-					continue
-				}
-				points++
-				if strings.HasPrefix(c.what, "sync") || strings.HasPrefix(c.what, "rename") {
-					syncs++
-				}
-				c.power(uint64(at % 2)) // all or nothing
-				for seed := range uint64(*cutsPerPoint - 1) {
-					c.power(2 + uint64(at) + seed)
-				}
-				c.death()
-				if t.Failed() {
-					return
-				}
+	var points, syncs atomic.Int64
+	t.Run("cut", func(t *testing.T) {
+		for ending := range endings {
+			if *cutEnding != "" && ending != *cutEnding {
+				continue
+			}
+			last := len(lifeOf(t, ending))
+			first := 1
+			if ending != "resume" && ending != "resync" {
+				first = last * 4 / 5 // what is before was cut with the other ending
+			}
+			for lane := range cutLanes {
+				t.Run(fmt.Sprintf("%s %d", ending, lane), func(t *testing.T) {
+					t.Parallel()
+					for at := first + lane; at <= last+1 && !t.Failed(); at += cutLanes {
+						cutAt(t, ending, at, &points, &syncs)
+					}
+				})
 			}
 		}
+	})
+	t.Logf("%d points crossed, %d of them syncs and renames; the process died at each, and %d power cuts", points.Load(), syncs.Load(), points.Load()*int64(*cutsPerPoint))
+	if syncs.Load() < 60 && *cutEnding == "" {
+		t.Errorf("only %d syncs and renames: the seam does not see them", syncs.Load())
 	}
-	t.Logf("%d points crossed, %d of them syncs and renames; the process died at each, and %d power cuts", points, syncs, points**cutsPerPoint)
-	if syncs < 60 && *cutEnding == "" {
-		t.Errorf("only %d syncs and renames: the seam does not see them", syncs)
+}
+
+// cutLanes is how many tests share the points of an ending.
+const cutLanes = 4
+
+// cutAt ends the world at one change, and in the middle of it if it is a write.
+func cutAt(t *testing.T, ending string, at int, points, syncs *atomic.Int64) {
+	for _, torn := range []bool{false, true} {
+		c := newCut(t, ending, at, torn)
+		if torn && !strings.HasPrefix(c.what, "write") {
+			return
+		}
+		points.Add(1)
+		if strings.HasPrefix(c.what, "sync") || strings.HasPrefix(c.what, "rename") {
+			syncs.Add(1)
+		}
+		c.power(uint64(at % 2)) // all or nothing
+		for seed := range uint64(*cutsPerPoint - 1) {
+			c.power(2 + uint64(at) + seed)
+		}
+		c.death()
 	}
 }
 

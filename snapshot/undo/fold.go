@@ -92,7 +92,8 @@ func (d *Disk) copyMissing(into, from *segment, saved blockSet) error {
 	if err != nil {
 		return err
 	}
-	buf, raw := make([]byte, maxRecord), make([]byte, headerSize+maxRecord)
+	room := longest(all)
+	buf, raw := make([]byte, room), make([]byte, headerSize+room)
 	for _, r := range all {
 		content, err := from.readContent(r, buf)
 		if err != nil {

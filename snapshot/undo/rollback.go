@@ -98,7 +98,7 @@ func (d *Disk) verify(s *segment) ([]record, error) {
 	if torn != s.end {
 		return nil, fmt.Errorf("%w: segment %d is cut off at %d", ErrDamaged, s.sequence, torn)
 	}
-	buf := make([]byte, maxRecord)
+	buf := make([]byte, longest(all))
 	for _, r := range all {
 		if _, err := s.readContent(r, buf); err != nil {
 			return nil, err
@@ -109,7 +109,7 @@ func (d *Disk) verify(s *segment) ([]record, error) {
 
 // undo writes the old contents back, newest record first.
 func (d *Disk) undo(s *segment, all []record) error {
-	buf := make([]byte, maxRecord)
+	buf := make([]byte, longest(all))
 	for _, r := range slices.Backward(all) {
 		content, err := s.readContent(r, buf)
 		if err != nil {

@@ -107,6 +107,18 @@ func (r record) next() int64 {
 	return r.data + r.length
 }
 
+// longest is how many bytes the longest content of records takes. Most logs of an
+// epoch are short: room for what a record may have would take longer to clear than
+// they to read.
+func longest(all []record) (n int64) {
+	for _, r := range all {
+		if r.magic == magicData {
+			n = max(n, r.length)
+		}
+	}
+	return n
+}
+
 // createSegment makes an empty segment. It appears under its name complete or
 // not at all.
 func createSegment(files durable.Files, dir string, sequence uint64, diskSize int64) (*segment, error) {
