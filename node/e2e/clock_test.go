@@ -46,7 +46,7 @@ func (b *bench) happened(h *lab.Host, kind string) {
 	b.t.Helper()
 	b.must(lab.Eventually(b.t.Context(), time.Minute, func() error {
 		missing := fmt.Errorf("there is no event %s", kind)
-		err := h.API().Events(b.t.Context(), api.EventFilter{VM: lab.GuestName}, func(e api.Event) error {
+		err := h.API().Events(b.t.Context(), api.EventFilter{VM: lab.GuestName, Since: b.began}, func(e api.Event) error {
 			if e.Kind == kind {
 				b.t.Log(e.Message)
 				missing = nil

@@ -75,7 +75,7 @@ func TestStandbyDiskFull(t *testing.T) {
 // node is being filled: it does not count meanwhile, and is filled once the cable
 // is back.
 func TestLinkPulledInResync(t *testing.T) {
-	b := newBench(t, "--protection", "resume")
+	b := sharedBench(t)
 	b.must(b.B.PowerCut(t.Context()))
 	b.must(b.B.Slow(t.Context(), 4_000_000)) // its memory takes a minute
 	b.must(b.B.PowerOn(t.Context()))

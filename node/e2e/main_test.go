@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"flag"
 	"fmt"
@@ -43,18 +44,23 @@ func prepare(m *testing.M) (int, error) {
 	if binary, files, err = lab.Build(ctx, root, dir); err != nil {
 		return 1, err
 	}
-	return m.Run(), nil
+	code := m.Run()
+	return code, shared.close()
 }
 
 // bench is one lab with a guest on a, watched.
 type bench struct {
 	*lab.Lab
 	t        *testing.T
-	vm       api.VM
+	vm       api.VM // as the test found it
 	recorder *lab.Recorder
 	first    lab.Proof
 	saved    api.VM // as it was seen last with a complete replica
 	ear      *lab.Ear
+	began    time.Time
+	logged   map[*lab.Host]int // bytes of the host's log by then
+	census   map[*lab.Host]string
+	mended   bool // another test can have it
 }
 
 // newBench forms a cluster, starts a guest on a and waits until it answers and,
@@ -68,50 +74,90 @@ func newBench(t *testing.T, flags ...string) *bench {
 func newBenchOn(t *testing.T, prepare func(*lab.Lab) error, flags ...string) *bench {
 	t.Helper()
 	t.Parallel() // a lab has its own hosts, networks and files
+	return form(t, prepare, flags...)
+}
+
+func form(t *testing.T, prepare func(*lab.Lab) error, flags ...string) *bench {
+	t.Helper()
 	ctx := t.Context()
 	l, err := lab.New(ctx, binary, t.Logf)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &bench{Lab: l, t: t}
-	t.Cleanup(func() {
-		for _, h := range []*lab.Host{l.A, l.B, l.W} {
-			if lab.Contains(h.LogFile(), "DATA RACE") || lab.Contains(h.LogFile(), "panic:") {
-				t.Errorf("%s has a race or a panic in its log", h.Name)
-			}
-		}
-		if t.Failed() {
-			b.tell()
-		}
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	b := &bench{Lab: l, t: t, census: map[*lab.Host]string{}}
+	b.begin()
 	b.ear, err = l.Hear()
 	b.must(err)
-	t.Cleanup(b.ear.Close)
 	b.must(prepare(l))
 	b.must(l.Form(ctx))
 	b.vm, err = l.A.CreateGuest(ctx, files, flags...)
 	b.must(err)
-	b.recorder, err = l.Record(context.WithoutCancel(ctx), b.vm.UUID)
-	b.must(err)
-	t.Cleanup(func() {
-		for _, overlap := range b.recorder.Stop() {
-			t.Error("the guest ran twice, or is broken:", overlap)
-		}
-		for _, text := range b.recorder.Started() {
-			t.Log("no second execution: ", text)
-		}
-	})
-	b.first, err = l.WaitAnswer(ctx, time.Minute)
-	b.must(err)
-	if b.vm.Protection.Level != "none" {
-		b.saved, err = l.A.WaitState(ctx, time.Minute, lab.SyncedSince(time.Now()))
-		b.must(err)
-	}
+	b.watch(nil)
 	return b
 }
+
+// begin notes where the test begins, and how it ends.
+func (b *bench) begin() {
+	b.began, b.logged = time.Now(), map[*lab.Host]int{}
+	for _, h := range b.Hosts() {
+		if info, err := os.Stat(h.LogFile()); err == nil {
+			b.logged[h] = int(info.Size())
+		}
+	}
+	b.t.Cleanup(func() {
+		for _, h := range b.Hosts() {
+			if log := b.logOf(h); bytes.Contains(log, []byte("DATA RACE")) || bytes.Contains(log, []byte("panic:")) {
+				b.t.Errorf("%s has a race or a panic in its log", h.Name)
+			}
+		}
+		if b.t.Failed() {
+			b.tell()
+		} else if b.mended && shared.put(b) {
+			return
+		}
+		if err := b.close(); err != nil {
+			b.t.Error(err)
+		}
+	})
+}
+
+// watch begins to record the guest, wakes it if there is need, and waits until it
+// is as it has to be when a test begins.
+func (b *bench) watch(wake func() error) {
+	b.t.Helper()
+	ctx := b.t.Context()
+	var err error
+	b.recorder, err = b.Record(context.WithoutCancel(ctx), b.vm.UUID)
+	b.must(err)
+	b.t.Cleanup(func() {
+		for _, overlap := range b.recorder.Stop() {
+			b.t.Error("the guest ran twice, or is broken:", overlap)
+		}
+		for _, text := range b.recorder.Started() {
+			b.t.Log("no second execution: ", text)
+		}
+	})
+	if wake != nil {
+		b.must(wake())
+	}
+	b.first, err = b.WaitAnswer(ctx, time.Minute)
+	b.must(err)
+	if b.vm.Protection.Level != "none" {
+		b.saved, err = b.A.WaitState(ctx, time.Minute, lab.SyncedSince(time.Now()))
+		b.must(err)
+	}
+}
+
+// close removes the lab.
+func (b *bench) close() error {
+	if b.ear != nil {
+		b.ear.Close()
+	}
+	return b.Lab.Close()
+}
+
+// logOf is what a host has logged since the test began.
+func (b *bench) logOf(h *lab.Host) []byte { return lab.Since(h.LogFile(), int64(b.logged[h])) }
 
 func (b *bench) must(err error) {
 	b.t.Helper()
@@ -153,7 +199,7 @@ func (b *bench) resumed(on *lab.Host, after time.Time) lab.Stint {
 // tell prints what a person would look at after a failure.
 func (b *bench) tell() {
 	for _, h := range []*lab.Host{b.A, b.B, b.W} {
-		b.t.Logf("--- log of %s\n%s", h.Name, lab.Tail(h.LogFile(), 40))
+		b.t.Logf("--- log of %s\n%s", h.Name, lab.LastLines(b.logOf(h), 40))
 		if console := h.Console(b.vm.UUID); console != "" {
 			b.t.Logf("--- the guest's console on %s\n%s", h.Name, console)
 		}

@@ -17,7 +17,7 @@ import (
 // writes go on after the bound, the replica is outdated, and made whole when
 // the peer is back.
 func TestPeerSilent(t *testing.T) {
-	b := newBench(t, "--protection", "resume")
+	b := sharedBench(t)
 	b.must(b.B.Signal(syscall.SIGSTOP))
 	before, _, _ := b.recorder.Last()
 	_, err := b.A.WaitState(t.Context(), 20*time.Second, func(v api.VM) error {
@@ -44,7 +44,7 @@ func TestPeerSilent(t *testing.T) {
 // TestOutdatedIsNotPromoted cuts the replication and later the owner's power:
 // the peer's replica lacks acknowledged writes and is left alone.
 func TestOutdatedIsNotPromoted(t *testing.T) {
-	b := newBench(t, "--protection", "resume")
+	b := sharedBench(t)
 	b.must(b.Cut(t.Context(), b.A, b.B))
 	b.alarm(b.A, "unprotected", true)
 	b.must(b.A.PowerCut(t.Context()))
@@ -85,7 +85,7 @@ func TestStoppedStaysStopped(t *testing.T) {
 
 // TestPausedStaysPaused takes over a guest that its user had paused.
 func TestPausedStaysPaused(t *testing.T) {
-	b := newBench(t, "--protection", "resume")
+	b := sharedBench(t)
 	_, err := b.A.CLI(t.Context(), "vm", "pause", lab.GuestName)
 	b.must(err)
 	b.pausedSince(b.A, time.Now())
@@ -161,7 +161,7 @@ func TestPromoteByHand(t *testing.T) {
 // TestMaintenance gives the guest away and back: its memory comes along, and
 // nobody mistakes it for a failure.
 func TestMaintenance(t *testing.T) {
-	b := newBench(t, "--protection", "resume")
+	b := sharedBench(t)
 	for round, pair := range [][2]*lab.Host{{b.A, b.B}, {b.B, b.A}} {
 		from, to := pair[0], pair[1]
 		v := b.synced(from)
@@ -200,7 +200,7 @@ func TestReplicaOutlivesQEMU(t *testing.T) {
 	_, err = b.A.CLI(t.Context(), "vm", "stop", lab.GuestName, "--timeout", "20s")
 	b.must(err)
 	b.must(syscall.Kill(guard, syscall.SIGCONT))
-	b.must(b.A.API().Events(t.Context(), api.EventFilter{VM: lab.GuestName}, func(e api.Event) error {
+	b.must(b.A.API().Events(t.Context(), api.EventFilter{VM: lab.GuestName, Since: b.began}, func(e api.Event) error {
 		if e.Kind == "replication-lost" {
 			t.Error(e.Message)
 		}

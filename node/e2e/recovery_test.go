@@ -80,7 +80,7 @@ func TestRecoveryInOrderAndHome(t *testing.T) {
 // eventOrder lists the guests of a host's events of a kind, oldest first.
 func (b *bench) eventOrder(h *lab.Host, kind string) (names []string) {
 	b.t.Helper()
-	err := h.API().Events(b.t.Context(), api.EventFilter{}, func(e api.Event) error {
+	err := h.API().Events(b.t.Context(), api.EventFilter{Since: b.began}, func(e api.Event) error {
 		if e.Kind == kind {
 			names = append(names, e.VM)
 		}

@@ -76,7 +76,7 @@ func (b *bench) bounded(h *lab.Host) {
 // the guest's writes may have gone past the mirrors, and all is compared, although
 // the map of what was written is there.
 func TestAgentAwayTooLong(t *testing.T) {
-	b := newBench(t, "--protection", "resume")
+	b := sharedBench(t)
 	pid := b.A.QEMU(t.Context(), b.vm.UUID)
 	b.must(b.Cut(t.Context(), b.A, b.B))
 	b.writesAlone(0)

@@ -49,7 +49,7 @@ func (b *bench) ended(h *lab.Host) {
 // TestAgentTerminated stops the owner's agent as an upgrade does: the guest
 // runs on where it is.
 func TestAgentTerminated(t *testing.T) {
-	b := newBench(t, "--protection", "resume")
+	b := sharedBench(t)
 	before := b.synced(b.A)
 	b.must(b.A.Signal(syscall.SIGTERM))
 	b.ended(b.A)
@@ -63,7 +63,7 @@ func TestAgentTerminated(t *testing.T) {
 // TestNodeShutdown switches a host off on purpose: the guest goes on on the
 // peer before that, nothing is lost, and nobody takes it for a failure.
 func TestNodeShutdown(t *testing.T) {
-	b := newBench(t, "--protection", "resume")
+	b := sharedBench(t)
 	v := b.synced(b.A)
 	began := time.Now()
 	out, err := b.A.CLI(t.Context(), "node", "shutdown")
@@ -122,7 +122,8 @@ func TestNodeShutdownUnprotected(t *testing.T) {
 
 // TestMaintenanceOutlastsTheHost: a host in maintenance goes away and comes back
 // without an alarm, still in maintenance, and takes over all the same when its
-// peer dies: nobody else could.
+// peer dies: nobody else could. Its lab is new: that a peer is away is told only
+// once in a while.
 func TestMaintenanceOutlastsTheHost(t *testing.T) {
 	b := newBench(t, "--protection", "resume")
 	began := time.Now()

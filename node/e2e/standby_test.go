@@ -29,7 +29,7 @@ func (b *bench) standby(owner, waits *lab.Host) {
 // message is the text of a host's last event of a kind.
 func (b *bench) message(h *lab.Host, kind string) (text string) {
 	b.t.Helper()
-	b.must(h.API().Events(b.t.Context(), api.EventFilter{}, func(e api.Event) error {
+	b.must(h.API().Events(b.t.Context(), api.EventFilter{Since: b.began}, func(e api.Event) error {
 		if e.Kind == kind {
 			text = e.Message
 		}
@@ -82,7 +82,7 @@ func TestPowerCutWithoutStandby(t *testing.T) {
 // TestStandbyDies kills the standby: the next one waits soon, and ends with the
 // agent. Meanwhile the guest runs on undisturbed.
 func TestStandbyDies(t *testing.T) {
-	b := newBench(t, "--protection", "resume")
+	b := sharedBench(t)
 	b.standby(b.A, b.B)
 	first := b.B.Process(t.Context(), b.vm.UUID)
 	b.must(syscall.Kill(first, syscall.SIGKILL))

@@ -18,7 +18,7 @@ import (
 // finds, outdates and repairs it while the guest runs, and the guest resumes
 // from it.
 func TestVerify(t *testing.T) {
-	b := newBench(t, "--protection", "resume")
+	b := sharedBench(t)
 	out, err := b.A.CLI(t.Context(), "vm", "verify", lab.GuestName)
 	b.must(err)
 	if !strings.Contains(out, "equal") {
@@ -47,7 +47,7 @@ func TestVerify(t *testing.T) {
 	if now := readByte(t, disks[0], at); now == spoilt {
 		t.Error("the byte is as it was spoilt")
 	}
-	events, err := b.A.CLI(t.Context(), "events")
+	events, err := b.A.CLI(t.Context(), "events", "--since", time.Since(b.began).String())
 	b.must(err)
 	for _, kind := range []string{"replica-differed ", "replica-repaired", "replica-differed-over"} {
 		if !strings.Contains(events, kind) {

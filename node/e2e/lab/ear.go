@@ -3,9 +3,11 @@ package lab
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -16,6 +18,7 @@ type Ear struct {
 	done   chan struct{}
 
 	mu    sync.Mutex
+	since time.Time // what happened earlier is not noted
 	heard []string
 }
 
@@ -47,13 +50,19 @@ func (l *Lab) Hear() (*Ear, error) {
 
 // take notes one delivery as "node kind state".
 func (e *Ear) take(w http.ResponseWriter, r *http.Request) {
-	var d struct{ Node, Kind, State string }
+	var d struct {
+		Node, Kind, State string
+		Time              time.Time
+	}
 	if err := json.NewDecoder(r.Body).Decode(&d); err != nil {
 		w.WriteHeader(http.StatusBadRequest)
 		return
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if d.Time.Before(e.since) {
+		return
+	}
 	e.heard = append(e.heard, d.Node+" "+d.Kind+" "+d.State)
 }
 
@@ -67,6 +76,27 @@ func (e *Ear) Heard(h *Host, kind, state string) (n int) {
 		}
 	}
 	return n
+}
+
+// Open are the alarms, as "node kind", of which nothing was told since they began.
+func (e *Ear) Open() (open []string) {
+	on := map[string]bool{}
+	for _, line := range e.All() {
+		if alarm, yes := strings.CutSuffix(line, " on"); yes {
+			on[alarm] = true
+		} else if alarm, yes := strings.CutSuffix(line, " off"); yes {
+			delete(on, alarm)
+		}
+	}
+	return slices.Sorted(maps.Keys(on))
+}
+
+// Forget forgets what was told of so far, and what will be told that has happened
+// before: a repeated event is told late.
+func (e *Ear) Forget() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.since, e.heard = time.Now(), nil
 }
 
 // All is everything that was told, in order.

@@ -143,3 +143,13 @@ func (l *Lab) Hosts() []*Host { return l.hosts() }
 
 // RAMDir is the host's memory for guests.
 func (h *Host) RAMDir() string { return h.ram }
+
+// Off says whether no agent, or witness, of the lab's runs on the host.
+func (h *Host) Off() bool {
+	select {
+	case <-h.gone:
+		return true
+	default:
+		return false
+	}
+}

@@ -14,8 +14,22 @@ func Tail(path string, lines int) string {
 	if err != nil {
 		return err.Error() + "\n"
 	}
-	all := strings.SplitAfter(string(data), "\n")
+	return LastLines(data, lines)
+}
+
+// LastLines are the last lines of a text.
+func LastLines(text []byte, lines int) string {
+	all := strings.SplitAfter(string(text), "\n")
 	return strings.Join(all[max(0, len(all)-lines-1):], "")
+}
+
+// Since are the bytes of a file from an offset on, none if it is shorter.
+func Since(path string, offset int64) []byte {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return []byte(err.Error() + "\n")
+	}
+	return data[min(offset, int64(len(data))):]
 }
 
 // Contains says whether a file has a word in it.
