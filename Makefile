@@ -56,6 +56,7 @@ sim:
 	go test -count=1 -v -run 'TestSchedules|TestBrokenWorlds' ./ha/sim -ha.schedules=10000 | grep -v '^=== '
 	go test -count=1 -v -run TestMutants ./ha | grep -v '^=== '
 	go test -count=1 -v -run 'TestCutAtEveryChange|TestPowerCutAtAnyMoment' ./snapshot | grep -v '^=== '
+	go test -count=1 -run TestCrashAtEveryChange ./snapshot/replica
 
 # The same for as long as one likes; what was done is kept, SOAK=-resume goes on.
 SOAK ?=
@@ -68,7 +69,7 @@ soak:
 .PHONY: e2e
 e2e: guest
 	go test -count=1 -vet=off -ldflags=-w -timeout 10m -parallel 2 ./packaging/testguest
-	go test -count=1 -vet=off -ldflags=-w -timeout 30m -p 2 -parallel 3 $(CHAOSTEST) $(E2E)
+	go test -count=1 -vet=off -ldflags=-w -timeout 30m -p 2 -parallel 4 $(CHAOSTEST) $(E2E)
 
 # Random faults: three minutes of them in `make test`, 60 and more here.
 CHAOS ?= -chaos.time=30m -chaos.faults=60

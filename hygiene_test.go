@@ -222,7 +222,7 @@ func TestTools(t *testing.T) {
 	}
 	for _, tool := range [][]string{{"go", "vet", "./..."}, {"go", "tool", "staticcheck", "./..."}} {
 		cmd := exec.Command(tool[0], tool[1:]...)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOGC=400")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("%s: %v\n%s", strings.Join(tool, " "), err, out)
 		}
