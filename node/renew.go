@@ -22,7 +22,8 @@ const (
 )
 
 // mindGuard is the second holder of the guest's process: if the lease has ended
-// and the guard, stopped or stuck, has not frozen the guest, it is killed.
+// and the guard, stopped or stuck, has not frozen the guest, it is killed; then the
+// guard, which would stand in the way of the guest's return.
 func (g *guest) mindGuard(ctx context.Context, client *guard.Client) {
 	bound, cancel := context.WithTimeout(ctx, guardAnswer)
 	defer cancel()
@@ -31,6 +32,11 @@ func (g *guest) mindGuard(ctx context.Context, client *guard.Client) {
 		return
 	}
 	killed := client.KillNow()
+	end, cancelEnd := context.WithTimeout(context.WithoutCancel(ctx), answerBound)
+	defer cancelEnd()
+	if failed := guard.EndStuck(end, client.Launch().ConfigPath); failed != nil && !errors.Is(failed, guard.ErrGone) {
+		g.log.Warn("a guard that does not answer could not be ended", "error", failed)
+	}
 	g.n.journal.record(alarm, "guard-failed", g.name(), fmt.Sprintf("the lease of %s has ended and its guard did not freeze it: the guest was killed (%v, %v)", g.name(), err, killed))
 }
 

@@ -1,6 +1,8 @@
 package node
 
 import (
+	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -14,7 +16,8 @@ import (
 )
 
 // The agent is the second holder of QEMU's process: a guard that is stopped freezes
-// nothing, so the agent kills the guest within what takeovers allow for stopping it.
+// nothing, so the agent kills the guest within what takeovers allow for stopping it,
+// and the guard, whose socket the next one needs.
 func TestStoppedGuardIsCovered(t *testing.T) {
 	t.Parallel()
 	t.Run("renewed", func(t *testing.T) { t.Parallel(); stoppedGuard(t, true) })
@@ -78,6 +81,11 @@ func stoppedGuard(t *testing.T, renewed bool) {
 		t.Error("killed before the deadline")
 	}
 	stop() // what it does about the guard is done then
+	bound, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if _, err := guard.Attach(bound, path("json")); !errors.Is(err, guard.ErrGone) {
+		t.Errorf("the stopped guard is still there: %v", err)
+	}
 	n.journal.mu.Lock()
 	defer n.journal.mu.Unlock()
 	if len(n.journal.pending) != 1 || n.journal.pending[0].kind != "guard-failed" {
