@@ -70,8 +70,11 @@ func (g *teller) tell(ending string) error {
 }
 
 func (g *teller) steps(ending string) []func() error {
-	if strings.HasPrefix(ending, "resync") {
+	switch {
+	case strings.HasPrefix(ending, "resync"):
 		return g.resyncSteps()
+	case strings.HasPrefix(ending, "grown"):
+		return g.grownSteps()
 	}
 	return []func() error{
 		g.link, g.fill, func() error { return g.scribble(2) }, g.flush,
@@ -111,7 +114,7 @@ func TestCutAtEveryChange(t *testing.T) {
 			}
 			last := len(lifeOf(t, ending))
 			first := 1
-			if ending != "resume" && ending != "resync" {
+			if ending != "resume" && ending != "resync" && ending != "grown, booted" {
 				first = last * 4 / 5 // what is before was cut with the other ending
 			}
 			for lane := range cutLanes {
@@ -161,7 +164,7 @@ func lifeOf(t *testing.T, ending string) []string {
 	p := newPlatter(t, filepath.Join(dir, "disk"), 0, false)
 	config.files = p.files()
 	g := newTeller(t, 1, config)
-	if err := g.tell(ending); err != nil || g.acked != 6 && !strings.HasPrefix(ending, "resync") {
+	if err := g.tell(ending); err != nil || g.acked != 6 && !strings.HasPrefix(ending, "resync") && !strings.HasPrefix(ending, "grown") {
 		t.Fatalf("undisturbed: checkpoint %d, %v", g.acked, err)
 	}
 	return p.trace
@@ -198,6 +201,9 @@ func newCut(t *testing.T, ending string, at int, torn bool) *cut {
 func (c *cut) at(root, ram, bootID string) StandbyConfig {
 	config := standbyIn(root, ram)
 	config.BootID = bootID
+	for i, d := range c.config.Disks {
+		config.Disks[i].Size, config.Disks[i].Was = d.Size, d.Was
+	}
 	return config
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"path/filepath"
 	"time"
@@ -22,6 +23,8 @@ type DiskImage struct {
 	Name string
 	Path string
 	Size int64 // bytes
+	// Was, if not 0, is the size that the image may still have: it is made larger.
+	Was int64
 }
 
 // StandbyConfig says where a guest's replica lives.
@@ -68,7 +71,7 @@ func OpenStandby(ctx context.Context, config StandbyConfig) (_ *Standby, err err
 		if err := config.files.MakeDir(filepath.Dir(d.Path)); err != nil {
 			return nil, fmt.Errorf("open the replica: %w", err)
 		}
-		disk, err := undo.OpenWith(config.files, d.Path, d.Size)
+		disk, err := openDisk(config.files, d)
 		if err != nil {
 			return nil, fmt.Errorf("open the replica's disk %s: %w", d.Name, err)
 		}
@@ -99,6 +102,17 @@ func OpenStandby(ctx context.Context, config StandbyConfig) (_ *Standby, err err
 	}
 	s.replica, err = replica.Open(ctx, rc)
 	return s, err
+}
+
+// openDisk opens a disk, and makes it larger first if that is due. The content, and
+// what is kept of older ones, are what they were: the new part is empty in all.
+func openDisk(files durable.Files, d DiskImage) (*undo.Disk, error) {
+	if d.Was != 0 {
+		if err := undo.Grow(files, d.Path, d.Was, d.Size); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	return undo.OpenWith(files, d.Path, d.Size)
 }
 
 // ServeDisks applies the owner's disk writes until the stream ends.

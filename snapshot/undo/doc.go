@@ -24,6 +24,8 @@
 //     segments meanwhile, and the older record, undone last, is the older content;
 //   - a hold (Hold, Restore) has a log of its own, durable before what it covers
 //     is overwritten, so that it outlives a power cut, which no marker does;
+//   - an image grows only by Grow, which is told from which size; what was logged
+//     before stays good, for the new part was empty then;
 //   - markers rise. Rollback(N) leaves N as the newest marker, with nothing
 //     written after it.
 //

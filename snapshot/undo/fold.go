@@ -65,7 +65,7 @@ func (d *Disk) fold(into *segment, between []*segment) error {
 		return err
 	}
 	for _, r := range had {
-		saved.add(r.blocks())
+		saved.add(r.whole(d.size))
 	}
 	for _, s := range between {
 		if err := d.copyMissing(into, s, saved); err != nil {
@@ -100,6 +100,7 @@ func (d *Disk) copyMissing(into, from *segment, saved blockSet) error {
 			return err
 		}
 		block, last := r.blocks()
+		_, wholeEnd := r.whole(d.size)
 		for {
 			first, end := saved.missing(block, last)
 			if first == end {
@@ -118,7 +119,7 @@ func (d *Disk) copyMissing(into, from *segment, saved blockSet) error {
 			if err != nil {
 				return err
 			}
-			saved.add(first, end)
+			saved.add(first, min(end, wholeEnd))
 			block = end
 		}
 	}

@@ -32,7 +32,7 @@ func (d *Disk) loadHold() error {
 		return err
 	}
 	for _, r := range all {
-		s.saved.add(r.blocks())
+		s.saved.add(r.whole(d.size))
 	}
 	if end < s.end {
 		if err := s.file.Truncate(end); err != nil {

@@ -153,9 +153,8 @@ func openSegment(files durable.Files, path string, sequence uint64, diskSize int
 		return nil, errors.Join(err, file.Close())
 	}
 	s.end = info.Size()
-	var head, want [headerSize]byte
-	putHeader(want[:], magicSegment, sequence, 0, diskSize, nil)
-	if _, err := file.ReadAt(head[:], 0); err != nil || head != want {
+	var head [headerSize]byte
+	if _, err := file.ReadAt(head[:], 0); err != nil || !ofSmaller(head[:], sequence, diskSize) {
 		s.damage = fmt.Errorf("%w: segment header is wrong", ErrDamaged)
 	}
 	return s, nil
@@ -199,7 +198,7 @@ func (s *segment) resume(diskSize int64) error {
 		return err
 	}
 	for _, r := range all {
-		s.saved.add(r.offset/blockSize, (r.offset+r.length+blockSize-1)/blockSize)
+		s.saved.add(r.whole(diskSize))
 	}
 	if torn < s.end {
 		if err := s.file.Truncate(torn); err != nil {
