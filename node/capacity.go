@@ -7,6 +7,7 @@ import (
 	"vmctl/ha/recovery"
 	"vmctl/node/api"
 	"vmctl/vm"
+	"vmctl/vm/disk"
 )
 
 // This file says what a node would have to hold if it were the only one left,
@@ -16,6 +17,10 @@ import (
 func (n *Node) describeSelf() nodeInfo {
 	info := nodeInfo{CPUs: n.host.CPUs, Memory: int64(n.host.Memory), Maintenance: n.self.maintenance() || n.down(), Running: []string{}, Standbys: map[string]sparing{}, Fallbacks: map[string]fallback{}}
 	info.Alarm, _ = n.alarms.standing()
+	info.Grows = true
+	if free, err := disk.Free(n.config.StateDir); err == nil {
+		info.Room = free
+	}
 	for _, g := range n.guests.list() {
 		if g.running() {
 			info.Running = append(info.Running, g.id)

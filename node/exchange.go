@@ -34,8 +34,10 @@ type nodeInfo struct {
 	CPUs        int      `msgpack:"cpus"`
 	Memory      int64    `msgpack:"memory"` // bytes that guests may take
 	Maintenance bool     `msgpack:"maintenance"`
-	Alarm       string   `msgpack:"alarm"`   // that keeps guests from being moved there
-	Running     []string `msgpack:"running"` // UUIDs of the guests that run there
+	Room        int64    `msgpack:"room,omitempty"`  // bytes that are free for guests' disks
+	Grows       bool     `msgpack:"grows,omitempty"` // it can make a replica's disks larger
+	Alarm       string   `msgpack:"alarm"`           // that keeps guests from being moved there
+	Running     []string `msgpack:"running"`         // UUIDs of the guests that run there
 	// Standbys are of the guests it has a replica of, by UUID.
 	Standbys map[string]sparing `msgpack:"standbys,omitempty"`
 	// Fallbacks are what those replicas could go back to.

@@ -55,6 +55,7 @@ type guest struct {
 
 	// What is here now.
 	machine *machine // nil: no QEMU
+	growing *growth  // asked for by the user, not begun
 	standby *snapshot.Standby
 	gone    bool   // removed; live ends
 	handing bool   // it was shut down here to be booted on the peer

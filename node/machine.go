@@ -139,6 +139,9 @@ func (m *machine) EndPause(ctx context.Context, id uint64) (bool, error) {
 	return m.guard.EndPause(ctx, id)
 }
 
+// topNode is the block node that the device of a disk uses.
+func topNode(disk int) string { return fmt.Sprintf("top%d", disk) }
+
 // diskSizes asks QEMU for the disks' sizes as the guest sees them.
 func (m *machine) diskSizes(ctx context.Context, spec vm.Spec) ([]diskSize, error) {
 	var nodes []struct {
@@ -154,7 +157,7 @@ func (m *machine) diskSizes(ctx context.Context, spec vm.Spec) ([]diskSize, erro
 	for i, d := range spec.Disks {
 		sizes[i].Name = d.Name
 		for _, node := range nodes {
-			if node.Name == fmt.Sprintf("top%d", i) {
+			if node.Name == topNode(i) {
 				sizes[i].Size = node.Image.Size
 			}
 		}

@@ -20,7 +20,7 @@ const showBound = time.Second
 // backend is the agent as the API sees it.
 func (n *Node) backend() *api.Backend {
 	return &api.Backend{
-		Node: n.config.Name, Machines: n, Operator: n, Clusters: n, Witnesses: n, Observer: n, Hosts: n, Thirds: n, Verifier: n, Router: n, Log: n.log,
+		Node: n.config.Name, Machines: n, Operator: n, Clusters: n, Witnesses: n, Observer: n, Hosts: n, Thirds: n, Verifier: n, Resizer: n, Router: n, Log: n.log,
 	}
 }
 

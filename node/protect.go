@@ -22,13 +22,15 @@ const (
 )
 
 // keepProtected keeps the running guest's replica on the peer up to date, as
-// long as the guest runs here, at the level its user wants at the time.
+// long as the guest runs here, at the level its user wants at the time. Between two
+// protectors its disks have no mirrors: then they grow.
 func (g *guest) keepProtected(ctx context.Context, m *machine) {
 	for ctx.Err() == nil {
+		g.agreeOnSizes(ctx, m)
 		level := g.spec().Protection.Level
 		same, changed := context.WithCancel(ctx)
 		watcher := start(same, func(ctx context.Context) {
-			if g.await(ctx, func() bool { return g.record.Spec.Protection.Level != level }) == nil {
+			if g.await(ctx, func() bool { return g.record.Spec.Protection.Level != level || g.growing != nil }) == nil {
 				changed()
 			}
 		})
@@ -37,12 +39,15 @@ func (g *guest) keepProtected(ctx context.Context, m *machine) {
 		} else {
 			g.protectWhile(same, m)
 		}
-		if ctx.Err() == nil {
-			g.stopMirror(ctx, m)
+		unmirrored := ctx.Err()
+		if unmirrored == nil {
+			g.sayGrowing()
+			unmirrored = g.stopMirror(ctx, m)
 		}
 		g.endProtector(m)
 		watcher()
 		changed()
+		g.growAsked(ctx, m, unmirrored)
 	}
 }
 
@@ -218,7 +223,7 @@ func (g *guest) newProtector(m *machine) (*snapshot.Protector, error) {
 		Monitor: m, Target: g.mirrorSocket(), Export: g.exportSocket(),
 	}
 	for i, d := range m.disks {
-		mirror.Disks = append(mirror.Disks, snapshot.MirrorDisk{Name: d.Name, Size: d.Size, Top: fmt.Sprintf("top%d", i), Base: fmt.Sprintf("d%d", i)})
+		mirror.Disks = append(mirror.Disks, snapshot.MirrorDisk{Name: d.Name, Size: d.Size, Top: topNode(i), Base: fmt.Sprintf("d%d", i)})
 	}
 	config := snapshot.ProtectorConfig{
 		UUID: g.id, Epoch: m.epoch, Spec: specHash(spec), Counter: filepath.Join(g.layout.State, "sequence"),

@@ -8,12 +8,12 @@ import (
 )
 
 // stopMirror takes the mirrors down for a guest that runs on without them.
-func (g *guest) stopMirror(ctx context.Context, m *machine) {
+func (g *guest) stopMirror(ctx context.Context, m *machine) error {
 	g.mu.Lock()
 	protector := m.protector
 	g.mu.Unlock()
 	if protector == nil {
-		return
+		return nil
 	}
 	err := g.detach(ctx)
 	if err == nil {
@@ -22,6 +22,7 @@ func (g *guest) stopMirror(ctx context.Context, m *machine) {
 	if err != nil && ctx.Err() == nil {
 		g.n.journal.record(alarm, "mirror-stays", g.name(), "the disks' mirrors could not be taken down: "+err.Error())
 	}
+	return err
 }
 
 // startMirror joins QEMU's disks to the replicator, which listens already. For

@@ -43,8 +43,11 @@ type placeRecord struct {
 	Resuming string `msgpack:"resuming,omitempty"`
 	// Prepared is the owner's epoch the replica's disks were made ready for.
 	Prepared uint64     `msgpack:"prepared"`
-	Disks    []diskSize `msgpack:"disks"`   // of the replica
-	BootID   string     `msgpack:"boot_id"` // of this host, when the replica was last joined
+	Disks    []diskSize `msgpack:"disks"` // of the replica
+	// Was are the sizes that the replica's images may still have, not all of which
+	// are made as large as Disks says yet; nil: they are.
+	Was    []diskSize `msgpack:"was,omitempty"`
+	BootID string     `msgpack:"boot_id"` // of this host, when the replica was last joined
 }
 
 // clusterRecord is who belongs to the cluster and where they are. Mode and

@@ -28,6 +28,8 @@ const (
 type openRequest struct {
 	Epoch uint64     `msgpack:"epoch"`
 	Disks []diskSize `msgpack:"disks"`
+	// Grow: the disks are to be made that large and no stream follows.
+	Grow bool `msgpack:"grow,omitempty"`
 }
 
 // openAnswer is the standby's. Before, it said nothing.
@@ -123,14 +125,19 @@ func (g *guest) openStandbyLocked(ctx context.Context) (*snapshot.Standby, error
 		MaxRAM: func() int64 { return int64(g.spec().MemoryFile()) }, BootID: bootID(), Log: g.log,
 		Noted: func(kind, text string) { g.n.journal.record(warning, kind, g.name(), text) },
 	}
-	for _, d := range here.Disks {
-		config.Disks = append(config.Disks, snapshot.DiskImage{Name: d.Name, Path: g.replicaDisk(d.Name), Size: d.Size})
+	for i, d := range here.Disks {
+		image := snapshot.DiskImage{Name: d.Name, Path: g.replicaDisk(d.Name), Size: d.Size}
+		if here.Was != nil {
+			image.Was = here.Was[i].Size
+		}
+		config.Disks = append(config.Disks, image)
 	}
 	standby, err := snapshot.OpenStandby(ctx, config)
 	if err != nil {
 		return nil, err
 	}
 	g.locked(func() { g.standby = standby })
+	g.grown()
 	return standby, nil
 }
 
@@ -144,6 +151,10 @@ func (g *guest) replicaDisk(name string) string {
 func (g *guest) closeStandby() {
 	g.replica.Lock()
 	defer g.replica.Unlock()
+	g.closeStandbyLocked()
+}
+
+func (g *guest) closeStandbyLocked() {
 	g.mu.Lock()
 	standby := g.standby
 	g.mu.Unlock()
@@ -191,13 +202,13 @@ func (gs *guests) serveReplica(ctx context.Context, conn *wire.Conn, hello wire.
 		if standby, err = g.prepare(ctx, ha.NodeID(hello.Node), request); err != nil {
 			return nil, err
 		}
-		if hello.Purpose != purposeDisks {
+		if hello.Purpose != purposeDisks || request.Grow {
 			return openAnswer{}, nil
 		}
 		says, err := standby.Says()
 		return openAnswer{Replica: says.Replica, Holds: says.Holds}, err
 	})
-	if err == nil {
+	if err == nil && !request.Grow {
 		err = serve(standby, ctx, conn)
 	}
 	gs.n.log.Info("replication stream ended", "vm", gs.nameOf(ha.GuestID(hello.Guest)), "purpose", hello.Purpose, "reason", err)
@@ -222,12 +233,16 @@ func (g *guest) prepare(ctx context.Context, from ha.NodeID, request openRequest
 	case busy:
 		return nil, &wire.Refused{Code: string(api.Conflict), Message: "the former owner's process has not ended yet"}
 	case here.Prepared == request.Epoch && slices.Equal(here.Disks, request.Disks):
-		if here.BootID != bootID() {
+		if here.BootID != bootID() && !request.Grow {
 			if err := g.writePlace(func(p *placeRecord) { p.BootID = bootID() }); err != nil {
 				return nil, err
 			}
 		}
 		return g.openStandbyLocked(ctx)
+	case grows(here, request):
+		return g.growReplica(ctx, here, request)
+	case request.Grow:
+		return nil, &wire.Refused{Code: string(api.Conflict), Message: "this node has no replica of that epoch that could grow"}
 	}
 	if err := g.makeRoom(here, request); err != nil {
 		return nil, err
@@ -244,15 +259,7 @@ func (g *guest) prepare(ctx context.Context, from ha.NodeID, request openRequest
 // makeRoom puts away what is where the replica's disks go: a former owner's
 // disks are kept, for they may hold writes that nobody else has.
 func (g *guest) makeRoom(here placeRecord, request openRequest) error {
-	g.mu.Lock()
-	standby := g.standby
-	g.mu.Unlock()
-	if standby != nil {
-		if err := standby.Close(); err != nil {
-			g.log.Warn("the former replica was not closed cleanly", "error", err)
-		}
-		g.locked(func() { g.standby = nil })
-	}
+	g.closeStandbyLocked()
 	if err := replica.Remove(replica.Config{Dir: g.replicaDir(), RAMDir: g.n.config.RAMDir, Name: g.id}); err != nil {
 		return err
 	}

@@ -55,6 +55,8 @@ func TestEveryCallReachesItsBackend(t *testing.T) {
 		{func() error { return value(forcing(c).Change(ctx, "web", []byte("cpus: 2"))) }, "change web cpus: 2 by force"},
 		{func() error { return value(forcing(c).Act(ctx, "web", Start, time.Second)) }, "start web 1s by force"},
 		{func() error { return value(c.Act(ctx, "web", Kill, 0)) }, "kill web 0s"},
+		{func() error { return value(c.ResizeDisk(ctx, "web", "disk0", "+1G")) }, "resize web disk0 +1G"},
+		{func() error { return value(forcing(c).ResizeDisk(ctx, "web", "a/b", "1G")) }, "resize web a/b 1G by force"},
 		{func() error { return value(c.Act(ctx, "web", Reset, 0)) }, "reset web 0s"},
 		{func() error { return value(c.Act(ctx, "web", Pause, 0)) }, "pause web 0s"},
 		{func() error { return value(c.Act(ctx, "web", Unpause, 0)) }, "unpause web 0s"},

@@ -92,6 +92,11 @@ func (f *fake) Act(ctx context.Context, name string, verb Verb, option Option) (
 	return f.vm, f.err
 }
 
+func (f *fake) ResizeDisk(_ context.Context, name, disk, size string, force bool) (VM, error) {
+	f.note("resize %s %s %s%s", name, disk, size, byForce(force))
+	return f.vm, f.err
+}
+
 func (f *fake) Console(_ context.Context, name string) (io.ReadWriteCloser, error) {
 	f.note("console %s", name)
 	if f.err != nil {
@@ -217,7 +222,7 @@ func serveAt(t *testing.T, f *fake, socket string) (stop func()) {
 		t.Fatal(err)
 	}
 	backend := &Backend{
-		Node: "a", Machines: f, Operator: f, Clusters: f, Witnesses: f, Thirds: f, Observer: f, Hosts: f, Router: f, Verifier: f.verifier, Log: slog.New(slog.DiscardHandler),
+		Node: "a", Machines: f, Operator: f, Clusters: f, Witnesses: f, Thirds: f, Observer: f, Hosts: f, Router: f, Verifier: f.verifier, Resizer: f, Log: slog.New(slog.DiscardHandler),
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	server := &http.Server{Handler: backend.Handler(), BaseContext: func(net.Listener) context.Context { return ctx }}

@@ -32,6 +32,7 @@ type Backend struct {
 	Hosts     Hosts
 	Thirds    Thirds
 	Verifier  Verifier
+	Resizer   Resizer
 	Router    Router
 	Log       *slog.Logger
 }
@@ -160,6 +161,7 @@ func (b *Backend) machineRoutes(mux *http.ServeMux) {
 			return b.Operator.Act(r.Context(), r.PathValue("vm"), verb, Option{Bound: bound, Force: forced(r)})
 		})))
 	}
+	mux.HandleFunc("POST /v1/vms/{vm}/disks/{disk}/resize", b.atOwner(reply(b, b.resizeDisk)))
 	mux.HandleFunc("POST /v1/vms/{vm}/verify", b.atOwner(b.verify))
 	mux.HandleFunc("POST /v1/vms/{vm}/console", b.atOwner(b.console))
 	mux.HandleFunc("GET /v1/vms/{vm}/logs", b.atOwner(b.logs))

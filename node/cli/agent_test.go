@@ -97,7 +97,7 @@ func TestCreateSendsASpec(t *testing.T) {
 		"vm set web --autostart=false --protection none", "vm set --memory 2G web",
 		"vm set web --append ''", "vm set web --kernel ''",
 		"vm create web --recovery restart --priority 10 --after db --after cache --attempts 2 --backoff 1.5 --failback when-synced --settle 30 --home b --force",
-		"vm set web --priority 0 --after ''", "vm start web --force",
+		"vm set web --priority 0 --after ''", "vm start web --force", "vm disk resize web disk0 +10G",
 	} {
 		a.calls = nil
 		code, _, stderr := run("name: piped\n", words(line)...)
@@ -121,7 +121,7 @@ func TestJSONOutput(t *testing.T) {
 		"ha promote web": exampleVM, "vm show web": exampleVM, "vm create web": exampleVM, "vm set web --cpus 1": exampleVM,
 		"vm start web": exampleVM, "vm stop web": exampleVM, "vm rm web": struct{}{}, "vm wait web": exampleVM,
 		"vm wait web --state synced": exampleVM, "events": api.Event{Kind: "x"},
-		"vm kept web": exampleVM, "vm kept web --rm 3": struct{}{},
+		"vm disk resize web disk0 20G": exampleVM, "vm kept web": exampleVM, "vm kept web --rm 3": struct{}{},
 		"node maintenance on": api.Maintenance{On: true}, "node shutdown": api.Shutdown{Moved: []string{"web"}}, "node notify-test": []api.NotifyTest{{OK: true}},
 	}
 	for line, answer := range lists {

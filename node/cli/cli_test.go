@@ -34,6 +34,7 @@ func TestArrange(t *testing.T) {
 		"vm create web --cpus=2":               "vm create --cpus=2 web",
 		"vm create web -cpus 2":                "vm create -cpus 2 web",
 		"vm rm web --force":                    "vm rm --force web",
+		"vm disk resize web d +1G --force":     "vm disk resize --force web d +1G",
 		"vm rm --force web":                    "vm rm --force web",
 		"vm rm web --force=false":              "vm rm --force=false web",
 		"vm logs web -f":                       "vm logs -f web",

@@ -32,6 +32,12 @@ func TestWrongUsage(t *testing.T) {
 		{"vm stop a --timeout", "--timeout needs a value"},
 		{"vm rm", "NAME is missing"},
 		{"vm kept", "NAME is missing"},
+		{"vm disk", "a command is missing: one of resize"},
+		{"vm disk nope", `no command "nope"`},
+		{"vm disk resize web", "DISK, SIZE is missing"},
+		{"vm disk resize web disk0 ''", "SIZE is empty"},
+		{"vm disk resize web disk0 -1G", "there is no flag"},
+		{"vm disk resize web disk0 1G 2G", "too many arguments"},
 		{"vm kept web --rm x", "invalid value"},
 		{"node shutdown now", "too many"},
 		{"vm set web", "nothing to change"},
@@ -103,10 +109,17 @@ func TestNoAgent(t *testing.T) {
 	t.Setenv("VMCTL_SOCKET", filepath.Join(t.TempDir(), "none"))
 	arguments := map[string][]string{
 		"cluster init": {"shop"}, "cluster join": {"a:1", "--token", "T"}, "witness add": {"a:1", "--token", "T"},
-		"vm set": {"web", "--cpus", "2"}, "node maintenance": {"on"},
+		"vm set": {"web", "--cpus", "2"}, "vm disk resize": {"web", "disk0", "+1G"}, "node maintenance": {"on"},
 	}
 	offline := map[string]bool{"node run": true, "witness run": true, "witness token": true, "doctor": true}
-	visit := func(command *cli.Command, path ...string) {
+	var visit func(command *cli.Command, path ...string)
+	visit = func(command *cli.Command, path ...string) {
+		for _, sub := range command.Subcommands {
+			visit(sub, append(path[:len(path):len(path)], sub.Name)...)
+		}
+		if len(command.Subcommands) > 0 {
+			return
+		}
 		name := strings.Join(path, " ")
 		if offline[name] || command.Hidden {
 			return
@@ -123,12 +136,7 @@ func TestNoAgent(t *testing.T) {
 		}
 	}
 	for _, command := range newApp(nil, nil, nil).Commands {
-		if len(command.Subcommands) == 0 {
-			visit(command, command.Name)
-		}
-		for _, sub := range command.Subcommands {
-			visit(sub, command.Name, sub.Name)
-		}
+		visit(command, command.Name)
 	}
 }
 

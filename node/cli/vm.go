@@ -30,7 +30,7 @@ func vmCommand() *cli.Command {
 			Flags:  []cli.Flag{&cli.BoolFlag{Name: "force", Usage: "end it first if it runs, and remove it although the peer cannot be told", DisableDefaultText: true}},
 			Action: vmRemove,
 		},
-		vmConsoleCommand(), vmLogsCommand(), vmWaitCommand(), vmKeptCommand(), vmVerifyCommand(),
+		vmConsoleCommand(), vmLogsCommand(), vmWaitCommand(), vmKeptCommand(), vmVerifyCommand(), vmDiskCommand(),
 	)
 }
 

@@ -176,18 +176,54 @@ func TestGrow(t *testing.T) {
 		if err := (Tool{}).Create(t.Context(), Request{Path: path, Format: format, Size: 2 * mib}); err != nil {
 			t.Fatal(err)
 		}
-		if err := (Tool{}).Grow(t.Context(), path, format, 4*mib); err != nil {
+		if err := (Tool{}).Grow(t.Context(), path, format, 4*mib, false); err != nil {
 			t.Error(err)
 		}
-		if err := (Tool{}).Grow(t.Context(), path, format, 4*mib); err != nil {
+		if err := (Tool{}).Grow(t.Context(), path, format, 4*mib, false); err != nil {
 			t.Errorf("to the present size: %v", err)
 		}
-		if err := (Tool{}).Grow(t.Context(), path, format, mib); !errors.Is(err, ErrShrink) {
+		if err := (Tool{}).Grow(t.Context(), path, format, mib, false); !errors.Is(err, ErrShrink) {
 			t.Errorf("shrink: %v", err)
 		}
 		if info, err := (Tool{}).Info(t.Context(), path); err != nil || info.VirtualSize != 4*mib {
 			t.Errorf("%s: %+v, %v", format, info, err)
 		}
+	}
+}
+
+// A part that is to be preallocated has its space when Grow or Reserve returns, and
+// Reserve leaves the size alone.
+func TestGrowTakesSpace(t *testing.T) {
+	for _, format := range []string{"raw", "qcow2"} {
+		path := filepath.Join(t.TempDir(), "disk")
+		if err := (Tool{}).Create(t.Context(), Request{Path: path, Format: format, Size: 2 * mib}); err != nil {
+			t.Fatal(err)
+		}
+		if err := (Tool{}).Grow(t.Context(), path, format, 8*mib, true); err != nil {
+			t.Error(err)
+		}
+		if info, err := (Tool{}).Info(t.Context(), path); err != nil || info.VirtualSize != 8*mib || info.ActualSize < 6*mib {
+			t.Errorf("%s: %+v, %v", format, info, err)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "disk")
+	if err := (Tool{}).Create(t.Context(), Request{Path: path, Format: "raw", Size: 2 * mib}); err != nil {
+		t.Fatal(err)
+	}
+	if err := Reserve(path, 2*mib, 8*mib); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := (Tool{}).Info(t.Context(), path); err != nil || info.VirtualSize != 2*mib || info.ActualSize < 6*mib {
+		t.Errorf("reserved: %+v, %v", info, err)
+	}
+	if err := Reserve(path, 2*mib, 1<<60); !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EFBIG) {
+		t.Errorf("more than there is: %v", err)
+	}
+	if free, err := Free(path); err != nil || free <= 0 {
+		t.Errorf("free: %d, %v", free, err)
+	}
+	if err := Sync(path + "x"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("sync of no disk: %v", err)
 	}
 }
 
@@ -207,7 +243,7 @@ func TestGrowOfDiskInUse(t *testing.T) {
 	if err := syscall.FcntlFlock(file.Fd(), ofdSetLock, &lock); err != nil {
 		t.Fatal(err)
 	}
-	if err := (Tool{}).Grow(t.Context(), path, "qcow2", 2*mib); !errors.Is(err, ErrInUse) {
+	if err := (Tool{}).Grow(t.Context(), path, "qcow2", 2*mib, false); !errors.Is(err, ErrInUse) {
 		t.Errorf("grow of a disk in use: %v", err)
 	}
 	if _, err := (Tool{}).Info(t.Context(), path); err != nil {

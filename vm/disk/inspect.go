@@ -100,9 +100,10 @@ func (t Tool) Check(ctx context.Context, path, format string) (Report, error) {
 	return Report{Corruptions: raw.Corruptions, Leaks: raw.Leaks}, nil
 }
 
-// Grow makes a disk larger. Growing to the present size does nothing; a
-// running guest's disk is refused, as QEMU itself must do that.
-func (t Tool) Grow(ctx context.Context, path, format string, size int64) error {
+// Grow makes a disk larger, durably; preallocate takes the space of the new part
+// now. Growing to the present size does nothing; a running guest's disk is refused,
+// as QEMU itself must do that.
+func (t Tool) Grow(ctx context.Context, path, format string, size int64, preallocate bool) error {
 	if err := checkFormat(format); err != nil {
 		return fmt.Errorf("grow %s: %w", path, err)
 	}
@@ -118,10 +119,10 @@ func (t Tool) Grow(ctx context.Context, path, format string, size int64) error {
 	case size == info.VirtualSize:
 		return nil
 	}
-	if err := t.grow(ctx, path, format, size, false); err != nil {
+	if err := t.grow(ctx, path, format, size, preallocate); err != nil {
 		return fmt.Errorf("grow %s: %w", path, err)
 	}
-	return nil
+	return Sync(path)
 }
 
 func (t Tool) grow(ctx context.Context, path, format string, size int64, preallocate bool) error {

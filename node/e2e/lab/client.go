@@ -77,6 +77,23 @@ func (l *Lab) AskClock(ctx context.Context) (time.Time, error) {
 	return status.Clock, err
 }
 
+// AskSizes asks the test guest how large its kernel sees its disks, in bytes.
+func (l *Lab) AskSizes(ctx context.Context) (map[string]int64, error) {
+	var status struct {
+		Sizes map[string]int64 `json:"sizes"`
+	}
+	err := askInto(ctx, l.switchNS(), GuestAddr, &status)
+	return status.Sizes, err
+}
+
+// GrowData has the test guest's file system take all of its first disk, and returns
+// how many bytes it has then.
+func (l *Lab) GrowData(ctx context.Context) (size int64, err error) {
+	err = askInto(ctx, l.switchNS(), GuestAddr+"/grow", &size)
+	return size, err
+}
+
+// askInto asks a guest, which may be followed by the path of a request.
 func askInto(ctx context.Context, namespace, guest string, reply any) error {
 	dial := func(ctx context.Context, network, addr string) (conn net.Conn, err error) {
 		failed := inNamespace(namespace, func() error {
@@ -90,7 +107,7 @@ func askInto(ctx context.Context, namespace, guest string, reply any) error {
 		return conn, err
 	}
 	client := &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}, Timeout: time.Second}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+guest+"/", nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+guest, nil)
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,8 @@ type Status struct {
 	Memory  MemStatus `json:"memory"`
 	Disk    LogStatus `json:"disk"`
 	Clock   time.Time `json:"clock"`
+	// Sizes are those of the disks as the kernel sees them, by name, in bytes.
+	Sizes map[string]int64 `json:"sizes"`
 }
 
 // MemStatus is how far the work on the memory is.

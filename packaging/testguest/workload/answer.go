@@ -30,6 +30,7 @@ func (s *state) get() work.Status {
 	defer s.mu.Unlock()
 	status := s.status
 	status.Clock, status.Uptime = time.Now(), time.Since(s.started).Seconds()
+	status.Sizes = diskSizes()
 	return status
 }
 
@@ -39,6 +40,14 @@ func (s *state) serveHTTP() {
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(s.get())
+	})
+	mux.HandleFunc("/grow", func(w http.ResponseWriter, _ *http.Request) {
+		size, err := growData()
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		_ = json.NewEncoder(w).Encode(size)
 	})
 	for path, act := range map[string]func(){"/panic": panicKernel, "/poweroff": s.power.off, "/reboot": s.power.reboot} {
 		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {

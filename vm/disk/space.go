@@ -1,0 +1,45 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Sync makes an image durable, its size too, also one that a guest has open: what
+// QEMU has written to the file is.
+func Sync(path string) error {
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("make disk durable: %w", err)
+	}
+	if err := errors.Join(file.Sync(), file.Close()); err != nil {
+		return fmt.Errorf("make disk %s durable: %w", path, err)
+	}
+	return nil
+}
+
+// Reserve takes the space that a raw image will need for bytes [from, to), and
+// leaves its size as it is.
+func Reserve(path string, from, to int64) error {
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("take space for disk: %w", err)
+	}
+	err = unix.Fallocate(int(file.Fd()), unix.FALLOC_FL_KEEP_SIZE, from, to-from)
+	if err = errors.Join(err, file.Close()); err != nil {
+		return fmt.Errorf("take %d bytes of space for disk %s: %w", to-from, path, err)
+	}
+	return nil
+}
+
+// Free is how many bytes are free on the file system of a file or directory.
+func Free(path string) (int64, error) {
+	var stat unix.Statfs_t
+	if err := unix.Statfs(path, &stat); err != nil {
+		return 0, fmt.Errorf("look at the room for %s: %w", path, err)
+	}
+	return int64(stat.Bavail) * stat.Bsize, nil
+}
