@@ -140,11 +140,14 @@ func (p *Protector) StartMirror(ctx context.Context) error {
 	return p.config.Mirror.Start(ctx)
 }
 
-// StopMirror takes QEMU's mirrors down; the disks are then written here alone.
+// StopMirror takes QEMU's mirrors down; the disks are then written here alone. The
+// replica must be outdated durably, and no Protect under way: writes that wait for
+// the lost link go on at once.
 func (p *Protector) StopMirror(ctx context.Context) error {
 	if p.replicator == nil {
 		return nil
 	}
+	p.replicator.NoteOutdated()
 	if err := p.replicator.Recheck(); err != nil {
 		return err
 	}

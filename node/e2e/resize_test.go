@@ -17,8 +17,10 @@ func TestDisksGrow(t *testing.T) {
 	b := newBench(t, "--protection", "resume", "--disk", "32M,format=qcow2")
 	pid := b.A.QEMU(t.Context(), b.vm.UUID)
 	before, _, _ := b.recorder.Last()
+	began := time.Now()
 	_, err := b.A.CLI(t.Context(), "vm", "disk", "resize", lab.GuestName, "disk0", "96M")
 	b.must(err)
+	t.Logf("resized within %v", time.Since(began).Round(time.Millisecond))
 	v, err := b.A.Show(t.Context())
 	b.must(err)
 	if v.Replica == nil || v.Replica.State == "synced" || !strings.Contains(v.Replica.Reason, "disk0 is made larger") {
@@ -76,7 +78,7 @@ func TestOwnerDiesWhileDisksGrow(t *testing.T) {
 		t.Errorf("b promoted itself, process %d", pid)
 	}
 	b.must(b.A.PowerOn(t.Context()))
-	_, err = b.A.CLI(t.Context(), "vm", "set", lab.GuestName, "--resync-rate", "0")
+	_, err = b.A.CLI(t.Context(), "vm", "set", lab.GuestName, "--resync-rate", "1G")
 	b.must(err)
 	_, err = b.WaitAnswer(t.Context(), time.Minute)
 	b.must(err)
