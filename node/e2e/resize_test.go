@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -113,4 +115,80 @@ func (b *bench) refused(what, say, disk, size string) {
 	if err == nil || !strings.Contains(err.Error(), say) {
 		b.t.Errorf("%s: %v", what, err)
 	}
+}
+
+// TestDisksGrowInBadTimes makes a disk larger while the way to the peer is cut, and
+// has the agent killed in the middle of it: each time the guest runs on, and in the
+// end guest, spec and replica have disks of one size, and are equal.
+func TestDisksGrowInBadTimes(t *testing.T) {
+	b := newBench(t, "--protection", "resume")
+	pid := b.A.QEMU(t.Context(), b.vm.UUID)
+	b.must(b.Cut(t.Context(), b.A, b.B))
+	b.writesAlone(0)
+	_, err := b.A.CLI(t.Context(), "vm", "disk", "resize", lab.GuestName, "disk0", "+16M")
+	b.must(err)
+	b.sees(80 << 20)
+	b.must(b.Heal(t.Context()))
+	b.oneSize("without the peer", 80<<20)
+	image := filepath.Join(b.A.StateDir(), "guests", b.vm.UUID, "disks", "disk0.raw")
+	size := int64(80 << 20)
+	for what, killed := range map[string]func() bool{
+		"at once": func() bool { return true },
+		// Before the spec says so, and before the guest is protected again.
+		"when it has grown": func() bool {
+			info, err := os.Stat(image)
+			return err == nil && info.Size() > size
+		},
+	} {
+		asked := make(chan error, 1)
+		go func() {
+			_, err := b.A.CLI(t.Context(), "vm", "disk", "resize", lab.GuestName, "disk0", "+4M")
+			asked <- err
+		}()
+		for deadline := time.Now().Add(20 * time.Second); !killed() && time.Now().Before(deadline); {
+			time.Sleep(100 * time.Microsecond)
+		}
+		b.must(b.A.KillAgent())
+		err := <-asked
+		b.must(b.A.StartAgent(t.Context()))
+		grown := b.oneSize("killed "+what, 0)
+		t.Logf("killed %s: %d MiB, the command said %v", what, grown>>20, err)
+		if what != "at once" && grown != size+4<<20 {
+			t.Errorf("killed %s: it has %d bytes", what, grown)
+		}
+		size = grown
+	}
+	if now := b.A.QEMU(t.Context(), b.vm.UUID); now != pid {
+		t.Errorf("QEMU is process %d, it was %d", now, pid)
+	}
+}
+
+// oneSize waits for a replica that counts, and looks whether all say the same of the
+// disk's size; 0: whatever that is.
+func (b *bench) oneSize(what string, size int64) int64 {
+	b.t.Helper()
+	v := b.synced(b.A)
+	if size == 0 {
+		seen, err := b.AskSizes(b.t.Context())
+		b.must(err)
+		size = seen["vda"]
+	}
+	b.sees(size)
+	for _, h := range []*lab.Host{b.A, b.B} {
+		info, err := os.Stat(filepath.Join(h.StateDir(), "guests", b.vm.UUID, "disks", "disk0.raw"))
+		b.must(err)
+		if info.Size() != size {
+			b.t.Errorf("%s: on %s the disk has %d bytes, not %d", what, h.Name, info.Size(), size)
+		}
+	}
+	// The first size of all is the image's, which the spec leaves out.
+	if said := fmt.Sprintf("%dMiB", size>>20); size != 64<<20 && !strings.Contains(fmt.Sprint(v.Spec), said) {
+		b.t.Errorf("%s: the guest sees %d bytes, the spec is %v", what, size, v.Spec)
+	}
+	out, err := b.A.CLI(b.t.Context(), "vm", "verify", lab.GuestName)
+	b.must(err)
+	if !strings.Contains(out, "equal") {
+		b.t.Errorf("%s: %s", what, out)
+	}
+	return size
 }
