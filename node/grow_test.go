@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -132,7 +133,9 @@ func TestReplicaGrowsAfterACrash(t *testing.T) {
 type sized struct {
 	*guest
 	*desk
-	m      *machine
+	m *machine
+
+	qemu   sync.Mutex // of what follows
 	is     []int64
 	resize []int64 // what QEMU was asked for
 	fail   error
@@ -153,6 +156,8 @@ func newSized(t *testing.T, disks ...vm.Disk) *sized {
 	}
 	server := qmptest.StartMachine(t, "running")
 	server.Handle("query-named-block-nodes", func(*qmptest.Call) (any, error) {
+		s.qemu.Lock()
+		defer s.qemu.Unlock()
 		var nodes []any
 		for i, size := range s.is {
 			nodes = append(nodes, map[string]any{"node-name": topNode(i), "image": map[string]any{"virtual-size": size}})
@@ -164,6 +169,8 @@ func newSized(t *testing.T, disks ...vm.Disk) *sized {
 			Node string `json:"node-name"`
 			Size int64
 		}
+		s.qemu.Lock()
+		defer s.qemu.Unlock()
 		if err := call.Decode(&args); err != nil || s.fail != nil {
 			return nil, errors.Join(err, s.fail)
 		}
@@ -179,6 +186,13 @@ func newSized(t *testing.T, disks ...vm.Disk) *sized {
 	t.Cleanup(func() { client.Close() })
 	s.m.monitor = client
 	return s
+}
+
+// set makes the first disk so large, and QEMU fail to make it larger.
+func (s *sized) set(size vm.Size, fail error) {
+	s.qemu.Lock()
+	defer s.qemu.Unlock()
+	s.is[0], s.fail = int64(size), fail
 }
 
 // TestSizesAgree: after whatever came between, the larger of what the spec says and
@@ -200,7 +214,7 @@ func TestSizesAgree(t *testing.T) {
 	} {
 		test.disk.Name, test.disk.Format = "d0", vm.FormatRaw
 		s := newSized(t, test.disk)
-		s.is[0], s.fail = int64(test.is), test.fail
+		s.set(test.is, test.fail)
 		s.agreeOnSizes(t.Context(), s.m)
 		if got := s.spec().Disks[0].Size; got != test.spec || s.is[0] != int64(test.got) {
 			t.Errorf("%s: the spec says %v, want %v; the disk has %v, want %v", name, got, test.spec, vm.Size(s.is[0]), test.got)
@@ -223,7 +237,7 @@ func TestGrowsBetweenProtectors(t *testing.T) {
 	if err := s.growRunning(t.Context(), s.m, 0, int64(2*vm.MiB)); err == nil || len(s.resize) != 1 {
 		t.Errorf("a smaller disk: %v, QEMU was asked for %v", err, s.resize)
 	}
-	s.fail = errors.New("the file system says no")
+	s.set(4*vm.MiB, errors.New("the file system says no"))
 	if err := s.growRunning(t.Context(), s.m, 0, int64(8*vm.MiB)); err == nil || !strings.Contains(err.Error(), "says no") || s.spec().Disks[0].Size != 4*vm.MiB {
 		t.Errorf("QEMU refuses: %v, the spec says %v", err, s.spec().Disks[0].Size)
 	}
