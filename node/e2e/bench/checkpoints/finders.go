@@ -33,11 +33,11 @@ func (b *bench) finders(ctx context.Context) error {
 	if err := image.Extend(initrd, map[string]string{"bin/memory.test": program, "init": script}); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 8*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Minute)
 	defer cancel()
 	console := &bytes.Buffer{}
 	qemu := exec.CommandContext(ctx, "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-vga", "none", "-display", "none",
-		"-accel", "tcg,thread=multi", "-cpu", "max", "-machine", "q35", "-m", "3G", "-smp", "2", "-no-reboot",
+		"-accel", "tcg,thread=multi", "-cpu", "max", "-machine", "q35", "-m", "6G", "-smp", "2", "-no-reboot",
 		"-kernel", image.Kernel, "-initrd", initrd, "-append", "console=ttyS0 quiet panic=-1", "-serial", "stdio")
 	qemu.Stdout, qemu.Stderr = console, os.Stderr
 	ran := qemu.Run()
@@ -54,6 +54,9 @@ func (b *bench) finders(ctx context.Context) error {
 		}
 		return nil
 	})
+	if !strings.Contains(console.String(), "result 0") {
+		err = errors.Join(err, errors.New("the benchmark did not end well"))
+	}
 	if err = errors.Join(ran, err); err != nil { // what was measured until then is kept
 		return fmt.Errorf("%w; the guest said: %s", err, console)
 	}
@@ -68,7 +71,7 @@ mount -t devtmpfs dev /dev
 mkdir -p /dev/shm /tmp
 mount -t tmpfs -o size=90% shm /dev/shm
 uname -r
-VMCTL_TEST_SOFT_DIRTY=must /bin/memory.test -test.run '^$' -test.bench '^BenchmarkFinder$' -test.benchtime 1x -test.timeout 8m
+VMCTL_TEST_SOFT_DIRTY=must /bin/memory.test -test.run '^$' -test.bench '^BenchmarkFinder$' -test.benchtime 1x -test.timeout 30m
 echo "result $?"
 poweroff -f
 `
