@@ -12,7 +12,7 @@ FUZZTIME ?= 10s
 PACKAGES := qemu-system-x86 qemu-utils seabios busybox-static iproute2 lz4 nftables e2fsprogs kmod gcc libc6-dev rpm fence-agents openssl
 
 # Tests with hosts, networks and real guests: run without the race detector.
-E2E := ./node/e2e ./packaging/testguest ./node/e2e/lab ./node/e2e/bench/...
+E2E := ./node/e2e ./node/e2e/lab ./node/e2e/bench/...
 CHAOSTEST := ./node/e2e/chaos
 
 .PHONY: all
@@ -64,10 +64,11 @@ SOAK ?=
 soak:
 	go run ./ha/sim/soak -count 1000000 -state .cache/soak.json $(SOAK)
 
-# Chaos beside the scenarios, then what shows the guest: a lab waits much of its
-# time. A failure of the chaos names its seed, which throws the same faults again.
+# Chaos beside the scenarios: a lab waits most of its time. A failure of the
+# chaos names its seed, which throws the same faults again.
 .PHONY: e2e
 e2e: guest
+	go test -count=1 -vet=off -ldflags=-w -timeout 10m -parallel 2 ./packaging/testguest
 	go test -count=1 -vet=off -ldflags=-w -timeout 30m -p 2 -parallel 4 $(CHAOSTEST) $(E2E)
 
 # Random faults: three minutes of them in `make test`, 60 and more here.
