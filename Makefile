@@ -69,7 +69,7 @@ soak:
 .PHONY: e2e
 e2e: guest
 	go test -count=1 -vet=off -ldflags=-w -timeout 10m -parallel 2 ./packaging/testguest
-	go test -count=1 -vet=off -ldflags=-w -timeout 30m -p 2 -parallel 4 $(CHAOSTEST) $(E2E)
+	go test -count=1 -vet=off -ldflags=-w -timeout 30m -p 2 -parallel 3 $(CHAOSTEST) $(E2E)
 
 # Random faults: three minutes of them in `make test`, 60 and more here.
 CHAOS ?= -chaos.time=30m -chaos.faults=60
