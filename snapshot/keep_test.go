@@ -48,21 +48,29 @@ func newKeeper(t *testing.T, m *Mirror, file string, load bool) keeper {
 	return keeper{&Protector{config: ProtectorConfig{Mirror: m, Synced: nothing}, replicator: owner, unmirrored: make(chan error, 1)}, stop}
 }
 
-// TestKeepMirror lets agents come and go: the mirrors are kept as long as every
-// write has gone through them.
-func TestKeepMirror(t *testing.T) {
+// unmirrored is a QEMU whose one disk has no mirror yet, and the file of its
+// replicator's map.
+func unmirrored(t *testing.T) (m *Mirror, monitor qemuMonitor, file string) {
+	t.Helper()
 	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
 		t.Fatalf("`make deps` installs QEMU: %v", err)
 	}
 	dir := t.TempDir()
-	image, file := filepath.Join(dir, "disk.raw"), filepath.Join(dir, "map")
+	image := filepath.Join(dir, "disk.raw")
 	check(t, os.WriteFile(image, nil, 0o600))
 	check(t, os.Truncate(image, sparseDisk))
-	monitor := runQEMU(t, dir, image)
-	m := &Mirror{
+	monitor = runQEMU(t, dir, image)
+	m = &Mirror{
 		Monitor: monitor, Target: filepath.Join(dir, "repl"), Export: filepath.Join(dir, "exp"),
 		Disks: []MirrorDisk{{Name: "disk", Size: sparseDisk, Top: "top0", Base: "d0"}},
 	}
+	return m, monitor, filepath.Join(dir, "map")
+}
+
+// TestKeepMirror lets agents come and go: the mirrors are kept as long as every
+// write has gone through them.
+func TestKeepMirror(t *testing.T) {
+	m, monitor, file := unmirrored(t)
 	agent := newKeeper(t, m, file, false)
 	check(t, m.Start(t.Context()))
 	if err := agent.KeepMirror(t.Context()); err == nil {

@@ -3,7 +3,6 @@ package snapshot
 import (
 	"context"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -13,18 +12,7 @@ import (
 // is gone: the write goes on at once, and then QEMU makes the disk larger, which it
 // refuses under a mirror.
 func TestStopMirror(t *testing.T) {
-	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
-		t.Fatalf("`make deps` installs QEMU: %v", err)
-	}
-	dir := t.TempDir()
-	image, file := filepath.Join(dir, "disk.raw"), filepath.Join(dir, "map")
-	check(t, os.WriteFile(image, nil, 0o600))
-	check(t, os.Truncate(image, sparseDisk))
-	monitor := runQEMU(t, dir, image)
-	m := &Mirror{
-		Monitor: monitor, Target: filepath.Join(dir, "repl"), Export: filepath.Join(dir, "exp"),
-		Disks: []MirrorDisk{{Name: "disk", Size: sparseDisk, Top: "top0", Base: "d0"}},
-	}
+	m, monitor, file := unmirrored(t)
 	agent := newKeeper(t, m, file, false)
 	check(t, m.Start(t.Context()))
 	agent.stop()
@@ -43,7 +31,7 @@ func TestStopMirror(t *testing.T) {
 		t.Errorf("it took %v", took)
 	}
 	check(t, m.run(t.Context(), "block_resize", larger))
-	if info, err := os.Stat(image); err != nil || info.Size() != 2*sparseDisk {
+	if info, err := os.Stat(filepath.Join(filepath.Dir(file), "disk.raw")); err != nil || info.Size() != 2*sparseDisk {
 		t.Errorf("the image has %d bytes, %v", info.Size(), err)
 	}
 	m.Disks[0].Size *= 2

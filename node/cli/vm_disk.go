@@ -35,6 +35,6 @@ func vmDiskResize(c *cli.Context) error {
 	}
 	warn(c, v)
 	return show(c, v, func(w *tabwriter.Writer) {
-		fmt.Fprintf(w, "disk %s of %s is resized; %s\n", args[1], v.Name, protectionText(v))
+		fmt.Fprintf(w, "disk %s of %s is resized; protection: %s\n", args[1], v.Name, protectionText(v))
 	})
 }
