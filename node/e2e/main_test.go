@@ -196,6 +196,17 @@ func (b *bench) resumed(on *lab.Host, after time.Time) lab.Stint {
 	return stint
 }
 
+// notTaken sees that b has missed the owner, and has not started the guest when its
+// lease and the window after it are long over.
+func (b *bench) notTaken() {
+	b.t.Helper()
+	b.alarm(b.B, "peer-lost", true)
+	time.Sleep(4 * time.Second)
+	if pid := b.B.QEMU(b.t.Context(), b.vm.UUID); pid != 0 {
+		b.t.Errorf("b has started the guest, process %d", pid)
+	}
+}
+
 // tell prints what a person would look at after a failure.
 func (b *bench) tell() {
 	for _, h := range []*lab.Host{b.A, b.B, b.W} {
