@@ -205,10 +205,10 @@ func TestCheckpointsOfABusyGuest(t *testing.T) {
 // blindDirty knows of no writing: each page that it should have named is missed.
 type blindDirty struct{}
 
-func (blindDirty) Allowed() error           { return nil }
-func (blindDirty) Find(*memory.Delta) error { return nil }
-func (blindDirty) Clear() error             { return nil }
-func (blindDirty) Close() error             { return nil }
+func (blindDirty) Allowed() error                { return nil }
+func (blindDirty) Find(_, _ *memory.Delta) error { return nil }
+func (blindDirty) Clear() error                  { return nil }
+func (blindDirty) Close() error                  { return nil }
 
 // When the guard has continued the guest too early, pages were written after
 // they had been copied, and their bits cleared: everything is compared again.

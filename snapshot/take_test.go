@@ -23,14 +23,14 @@ type metDirty struct {
 	ctx           context.Context
 }
 
-func (d metDirty) Find(into *memory.Delta) error {
+func (d metDirty) Find(named, _ *memory.Delta) error {
 	close(d.found)
 	select {
 	case <-d.saving:
 	case <-d.ctx.Done():
 		return errors.New("no device is saved while memory is looked at")
 	}
-	return into.Add(memory.Run{Count: metPages})
+	return named.Add(memory.Run{Count: metPages})
 }
 
 // Devices and memory are taken at the same time: the pause is as long as one of

@@ -58,6 +58,9 @@ func (d *Delta) Merge(other *Delta) error {
 	return nil
 }
 
+// fits tells whether a set, if there is one, is of the shadow's pages.
+func (d *Delta) fits(shadow *Shadow) bool { return d == nil || d.pages == shadow.Pages() }
+
 // Has tells whether a page is in the set.
 func (d *Delta) Has(page uint64) bool {
 	return page < d.pages && d.words[page/BlockPages]&(1<<(page%BlockPages)) != 0

@@ -10,6 +10,8 @@
 //
 // A Finder decides which pages to compare: all of them, or with a Tracker those
 // that the kernel's soft-dirty bits of QEMU name. Its rules are in situation.go.
+// Pages that were written for sure are copied in the pause without comparing,
+// as long as a sample of them shows that most writes change something.
 //
 // The package knows pages and bytes. It must not know QEMU, checkpoints'
 // numbers, disks, or how chunks travel.

@@ -8,16 +8,26 @@ import (
 )
 
 // Dirty tells which pages of a guest may have been written since the last
-// Clear. It saves comparing the others; what it names is compared all the same.
+// Clear. It saves comparing the others.
 type Dirty interface {
 	// Allowed says why it may not be believed in the present situation.
 	Allowed() error
-	// Find adds every page that may have been written.
-	Find(into *Delta) error
+	// Find adds every page that may have been written to named, and those of
+	// them that were to sure.
+	Find(named, sure *Delta) error
 	// Clear begins anew. The guest must stand still.
 	Clear() error
 	Close() error
 }
+
+// sampleEvery is which part of the blocks is compared although their pages are
+// known to be written: whether that changed them decides whether the next pause
+// copies unseen. A page that was written with what it held costs the link its
+// bytes then; so does none if more than one in mostSame are such.
+const (
+	sampleEvery = 16
+	mostSame    = 4
+)
 
 // auditParts is in how many pauses an audit goes through all of the memory.
 const auditParts = 64
@@ -40,15 +50,19 @@ type Finder struct {
 	delta      *Delta
 	dirty      Dirty // nil: everything is compared
 	candidates *Delta
+	sure       *Delta
 	cleared    bool   // pages that dirty does not name are as in the shadow
+	compares   bool   // also pages that were written for sure
 	audit      uint64 // block that the next audit begins with
+	sample     uint64 // block that the next sample begins with
 	gaveUp     func(reason error)
 }
 
 // NewFinder returns a finder. dirty may be nil, and is the finder's from here
 // on; gaveUp is told when it is not used any more, and why.
 func NewFinder(live *Image, shadow *Shadow, delta *Delta, dirty Dirty, gaveUp func(error)) *Finder {
-	return &Finder{live: live, shadow: shadow, delta: delta, dirty: dirty, candidates: NewDelta(shadow.Pages()), gaveUp: gaveUp}
+	return &Finder{live: live, shadow: shadow, delta: delta, dirty: dirty,
+		candidates: NewDelta(shadow.Pages()), sure: NewDelta(shadow.Pages()), gaveUp: gaveUp}
 }
 
 // Method is how pages are found at present.
@@ -77,8 +91,12 @@ func (f *Finder) Stopped(ctx context.Context) (Stats, error) {
 	var opts Options
 	if f.find() {
 		opts.Only, opts.Audit = f.candidates, f.nextAudit()
+		opts.Sure, opts.Sample = f.sure, f.nextSample()
 	}
 	stats, err := Scan(ctx, f.live, f.shadow, f.delta, opts)
+	if stats.Sampled > 0 {
+		f.compares = stats.Same*mostSame > stats.Sampled
+	}
 	if err == nil && stats.Missed > 0 {
 		f.giveUp(fmt.Errorf("%d changed pages, %w", stats.Missed, ErrMissed))
 		var all Stats
@@ -115,7 +133,8 @@ func (f *Finder) find() bool {
 		return false
 	}
 	f.candidates.Reset()
-	if err := f.dirty.Find(f.candidates); err != nil {
+	f.sure.Reset()
+	if err := f.dirty.Find(f.candidates, f.sure); err != nil {
 		f.giveUp(err)
 		return false
 	}
@@ -131,6 +150,16 @@ func (f *Finder) nextAudit() Range {
 		f.audit = 0
 	}
 	return r
+}
+
+// nextSample goes round, too; it is all of the blocks while little of what is
+// written changes anything.
+func (f *Finder) nextSample() Sample {
+	if f.compares {
+		return Sample{Every: 1}
+	}
+	f.sample++
+	return Sample{f.sample, sampleEvery}
 }
 
 // giveUp compares everything from here on.
@@ -161,5 +190,5 @@ func (f *Finder) Close() error {
 // plus adds up two scans.
 func (s Stats) plus(t Stats) Stats {
 	return Stats{Pages: s.Pages + t.Pages, Bytes: s.Bytes + t.Bytes, Compared: s.Compared + t.Compared,
-		Missed: s.Missed + t.Missed, Duration: s.Duration + t.Duration}
+		Missed: s.Missed + t.Missed, Sampled: s.Sampled + t.Sampled, Same: s.Same + t.Same, Duration: s.Duration + t.Duration}
 }

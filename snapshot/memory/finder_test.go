@@ -8,9 +8,11 @@ import (
 	"testing"
 )
 
-// fakeDirty names the pages it is told of; forget makes it miss some.
+// fakeDirty names the pages it is told of; forget makes it miss some, and of
+// those in unsure it does not say that they were written.
 type fakeDirty struct {
 	written  *Delta
+	unsure   *Delta
 	forget   map[uint64]bool
 	allowed  error
 	findErr  error
@@ -21,11 +23,13 @@ type fakeDirty struct {
 
 func (d *fakeDirty) Allowed() error { return d.allowed }
 
-func (d *fakeDirty) Find(into *Delta) error {
+func (d *fakeDirty) Find(named, sure *Delta) error {
+	_ = named.Merge(d.unsure)
 	for run := range d.written.Runs() {
 		for p := run.First; p < run.First+run.Count; p++ {
 			if !d.forget[p] {
-				_ = into.Add(Run{p, 1})
+				_ = named.Add(Run{p, 1})
+				_ = sure.Add(Run{p, 1})
 			}
 		}
 	}
@@ -55,7 +59,7 @@ func newTracked(t *testing.T, pages int) *tracked {
 	g := &tracked{guest: newGuest(t, pages*PageSize), t: t}
 	var live *Image
 	live, g.shadow, g.delta = g.open(t)
-	g.dirty = &fakeDirty{written: NewDelta(uint64(pages)), forget: map[uint64]bool{}}
+	g.dirty = &fakeDirty{written: NewDelta(uint64(pages)), unsure: NewDelta(uint64(pages)), forget: map[uint64]bool{}}
 	g.finder = NewFinder(live, g.shadow, g.delta, g.dirty, func(err error) { g.gaveUp = err })
 	return g
 }
@@ -111,6 +115,65 @@ func TestFinderLooksOnlyAtWrittenPages(t *testing.T) {
 	}
 	if g.gaveUp != nil || g.dirty.clears != 51 {
 		t.Errorf("gave up: %v; cleared %d times", g.gaveUp, g.dirty.clears)
+	}
+}
+
+// What was written for sure is not compared but for the sample; what only may
+// have been is, and does not get into the delta unchanged.
+func TestFinderCopiesUnseen(t *testing.T) {
+	const pages = BlockPages * sampleEvery * 4
+	g := newTracked(t, pages)
+	for p := range uint64(pages) {
+		g.write(p)
+	}
+	g.stopped()
+	_ = g.dirty.unsure.Add(Run{0, pages / 2})
+	for range 2 * sampleEvery {
+		g.delta.Reset()
+		for p := uint64(pages / 2); p < pages; p++ {
+			g.write(p)
+		}
+		g.page(3)[1]++
+		stats := g.stopped()
+		g.exact()
+		if want := uint64(pages/2 + pages/2/sampleEvery); stats.Compared != want {
+			t.Errorf("%d pages compared, not %d: %d may have been written, the sample is %d", stats.Compared, want, pages/2, pages/2/sampleEvery)
+		}
+		if n := g.delta.Pages(); n != pages/2+1 || stats.Sampled != pages/2/sampleEvery || stats.Same != 0 {
+			t.Errorf("%d pages in the delta, %d changed; %+v", n, pages/2+1, stats)
+		}
+	}
+}
+
+// A guest that writes what its memory held already costs the link one delta,
+// not one each time.
+func TestFinderComparesWritesThatChangeNothing(t *testing.T) {
+	const pages = BlockPages * sampleEvery
+	g := newTracked(t, pages)
+	pause := func(changes bool) uint64 {
+		g.delta.Reset()
+		_ = g.dirty.written.Add(Run{0, pages})
+		for p := 0; changes && p < pages; p++ {
+			g.page(p)[9]++
+		}
+		g.stopped()
+		g.exact()
+		return g.delta.Pages()
+	}
+	pause(true)
+	for round := range 3 {
+		if n := pause(true); n != pages {
+			t.Errorf("round %d: %d pages in the delta, %d changed", round, n, pages)
+		}
+		if n := pause(false); n != pages-BlockPages {
+			t.Errorf("round %d: %d pages in the delta; of all but the sample it is not known that they did not change", round, n)
+		}
+		for range 3 {
+			if n := pause(false); n != 0 {
+				t.Errorf("round %d: %d pages in the delta, none changed", round, n)
+			}
+		}
+		pause(true)
 	}
 }
 

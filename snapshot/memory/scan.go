@@ -19,27 +19,6 @@ const DefaultThreads = 2
 // unevenly, so a fixed half each would leave one thread idle.
 const segmentBlocks = 16
 
-// Options of a Scan.
-type Options struct {
-	Threads int // 0 means DefaultThreads
-	// Only, if not nil, has the pages that may differ; others are not looked at.
-	Only *Delta
-	// Audit is a range of blocks that is compared whole in spite of Only.
-	Audit Range
-}
-
-// Range is the blocks from First up to, and without, End.
-type Range struct{ First, End uint64 }
-
-// Stats say what one Scan did.
-type Stats struct {
-	Pages    uint64 // pages that differed and were copied
-	Bytes    uint64 // Pages in bytes
-	Compared uint64 // pages looked at; the rest were holes, or not in Options.Only
-	Missed   uint64 // pages of the audit that differed and were not in Options.Only
-	Duration time.Duration
-}
-
 // Scan makes shadow equal to live and adds every page it had to copy to delta.
 //
 // With the guest stopped, the shadow is afterwards the RAM of that instant.
@@ -55,7 +34,7 @@ func Scan(ctx context.Context, live *Image, shadow *Shadow, delta *Delta, opts O
 		return Stats{}, fmt.Errorf("scan guest RAM: %w", err)
 	}
 	defer shadow.release()
-	if live.Pages() != shadow.Pages() || delta.pages != shadow.Pages() || opts.Only != nil && opts.Only.pages != shadow.Pages() {
+	if live.Pages() != shadow.Pages() || delta.pages != shadow.Pages() || !opts.Only.fits(shadow) || !opts.Sure.fits(shadow) {
 		return Stats{}, fmt.Errorf("scan RAM of %d pages into a shadow of %d and a delta of %d: %w",
 			live.Pages(), shadow.Pages(), delta.pages, ErrSize)
 	}
@@ -66,7 +45,7 @@ func Scan(ctx context.Context, live *Image, shadow *Shadow, delta *Delta, opts O
 	if threads <= 0 {
 		threads = DefaultThreads
 	}
-	s := &scan{ctx: ctx, live: live, shadow: shadow, delta: delta, only: opts.Only, audit: opts.Audit}
+	s := &scan{ctx: ctx, live: live, shadow: shadow, delta: delta, Options: opts}
 	var others sync.WaitGroup
 	for range threads - 1 {
 		others.Go(s.work)
@@ -77,7 +56,8 @@ func Scan(ctx context.Context, live *Image, shadow *Shadow, delta *Delta, opts O
 		s.fail(err)
 	}
 	pages := s.changed.Load()
-	stats := Stats{Pages: pages, Bytes: pages * PageSize, Compared: s.compared.Load(), Missed: s.missed.Load(), Duration: time.Since(started)}
+	stats := Stats{Pages: pages, Bytes: pages * PageSize, Compared: s.compared.Load(), Missed: s.missed.Load(),
+		Sampled: s.sampled.Load(), Same: s.same.Load(), Duration: time.Since(started)}
 	if failure := s.failure.Load(); failure != nil {
 		return stats, fmt.Errorf("scan guest RAM %s: %w", live.path, *failure)
 	}
@@ -91,11 +71,10 @@ type scan struct {
 	live   *Image
 	shadow *Shadow
 	delta  *Delta
-	only   *Delta // nil: every page
-	audit  Range
+	Options
 
-	next, changed, compared, missed atomic.Uint64
-	failure                         atomic.Pointer[error]
+	next, changed, compared, missed, sampled, same atomic.Uint64
+	failure                                        atomic.Pointer[error]
 }
 
 // work takes segments until there are none or something failed.
@@ -130,6 +109,8 @@ func (s *scan) fail(err error) { s.failure.CompareAndSwap(nil, &err) }
 // what the shadow has there.
 func (s *scan) segment(first, last uint64) error {
 	data := first // no memory in the blocks from the last question up to here
+	var run Run   // still to be copied unseen
+	defer func() { s.copy(run) }()
 	for block := first; block < last; block++ {
 		look := s.look(block)
 		if look == 0 {
@@ -147,42 +128,83 @@ func (s *scan) segment(first, last uint64) error {
 			}
 			s.shadow.present[block] = true
 		}
-		s.block(block, look)
+		run = s.block(block, look, run)
 	}
 	return nil
 }
 
-// look has a bit for each page of a block that is to be compared.
+// look has a bit for each page of a block that is to be compared or copied.
 func (s *scan) look(block uint64) uint64 {
-	if s.only == nil || s.audit.First <= block && block < s.audit.End {
+	if s.Only == nil || s.Audit.First <= block && block < s.Audit.End {
 		return s.shadow.mask(block)
 	}
-	return s.only.words[block]
+	return s.Only.words[block]
 }
 
-// block compares pages of one block and copies those that differ.
-func (s *scan) block(block, look uint64) {
+// unseen has a bit for each page of a block that is copied without comparing.
+func (s *scan) unseen(block uint64) uint64 {
+	if s.Sure == nil || s.Sample.has(block) {
+		return 0
+	}
+	return s.Sure.words[block]
+}
+
+// block brings over the pages of one block that differ or are known to. It
+// takes the run that is still to be copied, and gives the one that is then.
+func (s *scan) block(block, look uint64, run Run) Run {
+	unseen := look & s.unseen(block)
+	s.delta.words[block] |= unseen
+	run = s.copyRuns(block, unseen, run)
+	compared := look &^ unseen
+	differ := s.compare(block, compared)
+	s.compared.Add(uint64(bits.OnesCount64(compared)))
+	s.changed.Add(uint64(bits.OnesCount64(unseen | differ)))
+	if s.Sure != nil {
+		sampled := compared & s.Sure.words[block]
+		s.sampled.Add(uint64(bits.OnesCount64(sampled)))
+		s.same.Add(uint64(bits.OnesCount64(sampled &^ differ)))
+	}
+	if s.Only != nil {
+		s.missed.Add(uint64(bits.OnesCount64(differ &^ s.Only.words[block])))
+	}
+	return run
+}
+
+// copyRuns copies pages of a block, neighbours at once and over the ends of
+// blocks: a copy of a MiB and more does not read what it overwrites.
+func (s *scan) copyRuns(block, pages uint64, run Run) Run {
+	for left := pages; left != 0; {
+		at := uint64(bits.TrailingZeros64(left))
+		count := uint64(bits.TrailingZeros64(^(left >> at)))
+		first := block*BlockPages + at
+		if run.First+run.Count != first {
+			s.copy(run)
+			run = Run{First: first}
+		}
+		run.Count += count
+		left &^= (1<<count - 1) << at
+	}
+	return run
+}
+
+func (s *scan) copy(run Run) {
+	from, end := run.First*PageSize, (run.First+run.Count)*PageSize
+	copy(s.shadow.data[from:end], s.live.data[from:end])
+}
+
+// compare copies those pages of a block that differ, and gives them.
+func (s *scan) compare(block, pages uint64) (differ uint64) {
 	start := block * BlockSize
-	end := min(start+BlockSize, uint64(len(s.live.data)))
-	live, shadow := s.live.data[start:end], s.shadow.data[start:end]
-	var differ uint64
-	for left := look; left != 0; left &= left - 1 {
-		off := bits.TrailingZeros64(left) * PageSize
-		from, to := live[off:off+PageSize], shadow[off:off+PageSize]
+	for left := pages; left != 0; left &= left - 1 {
+		off := start + uint64(bits.TrailingZeros64(left))*PageSize
+		from, to := s.live.data[off:off+PageSize], s.shadow.data[off:off+PageSize]
 		if bytes.Equal(from, to) {
 			continue
 		}
-		bit := uint64(1) << (off / PageSize)
+		bit := left & -left
 		differ |= bit
 		s.delta.words[block] |= bit
 		copy(to, from)
 	}
-	s.compared.Add(uint64(bits.OnesCount64(look)))
-	if differ == 0 {
-		return
-	}
-	s.changed.Add(uint64(bits.OnesCount64(differ)))
-	if s.only != nil {
-		s.missed.Add(uint64(bits.OnesCount64(differ &^ s.only.words[block])))
-	}
+	return differ
 }

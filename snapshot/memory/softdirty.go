@@ -79,9 +79,10 @@ func openTracker(pid int, ram *os.File, size int64) (t *Tracker, err error) {
 	return t, err
 }
 
-// Find implements Dirty. A page without an entry in the page table counts as
-// written: its bit went with the entry.
-func (t *Tracker) Find(into *Delta) error {
+// Find implements Dirty. A page without an entry in the page table may have been
+// written: its bit went with the entry. Or it was never touched, like most of a
+// guest's memory after a takeover, so that it is none that was for sure.
+func (t *Tracker) Find(named, sure *Delta) error {
 	area, err := t.area()
 	if err != nil {
 		return err
@@ -96,9 +97,14 @@ func (t *Tracker) Find(into *Delta) error {
 		// The buffer is a whole number of words of the set.
 		for at := 0; at < len(part); at += 8 {
 			entry := binary.LittleEndian.Uint64(part[at:])
-			if entry&pagePresent == 0 || entry&pageSoftDirty != 0 {
-				page := first + uint64(at)/8
-				into.words[page/BlockPages] |= 1 << (page % BlockPages)
+			page := first + uint64(at)/8
+			bit := uint64(1) << (page % BlockPages)
+			switch {
+			case entry&pagePresent == 0:
+				named.words[page/BlockPages] |= bit
+			case entry&pageSoftDirty != 0:
+				named.words[page/BlockPages] |= bit
+				sure.words[page/BlockPages] |= bit
 			}
 		}
 		first += uint64(len(part)) / 8

@@ -30,7 +30,7 @@ func (b *bench) copying(ctx context.Context) error {
 		return err
 	}
 	err = eachResult(lines, func(name string, values map[string]float64) error {
-		return b.keep(Sample{Of: ofCopy, Case: name, Copied: values["GB/s-pause"], Memcpy: values["GB/s-memcpy"]})
+		return b.keep(Sample{Of: ofCopy, Case: name, Copied: values["GB/s-pause"], Memcpy: values["GB/s-memcpy"], Pages: values["GB/s-same-pages"]})
 	})
 	return errors.Join(err, cmd.Wait())
 }

@@ -17,6 +17,7 @@ type Sample struct {
 	Case   string  `json:"case,omitempty"`   // of the copying
 	Copied float64 `json:"copied,omitempty"` // GB a second in the pause
 	Memcpy float64 `json:"memcpy,omitempty"` // GB a second by a plain copy of the same run
+	Pages  float64 `json:"pages,omitempty"`  // likewise, by a plain copy of the same pages
 
 	Guest    string  `json:"guest,omitempty"`    // one of many
 	Taken    int     `json:"taken,omitempty"`    // checkpoints
