@@ -35,12 +35,11 @@ func (n *Node) handOver(ctx context.Context, g *guest) error {
 		return errors.New("its replica is not complete")
 	}
 	began := time.Now()
-	give := func(ctx context.Context) error { return n.give(ctx, g) }
 	var err error
 	if level == vm.ProtectResume {
-		err = n.handOverLive(ctx, g, m, give)
+		err = n.handOverLive(ctx, g, m)
 	} else {
-		err = n.handOverStopped(ctx, g, m, give)
+		err = n.handOverStopped(ctx, g, m)
 	}
 	if err != nil {
 		return err
@@ -49,10 +48,14 @@ func (n *Node) handOver(ctx context.Context, g *guest) error {
 	return nil
 }
 
-// give makes the peer the owner of a guest that stands still and of which the
-// peer has everything.
-func (n *Node) give(ctx context.Context, g *guest) error {
-	return n.decider.request(ctx, func(id uint64) ha.Event { return ha.Handover{ID: id, Guest: ha.GuestID(g.id)} })
+// give makes the peer the owner of a guest that stands still, or is off, since
+// then, and of which the peer has everything.
+func (n *Node) give(ctx context.Context, g *guest, since moment) error {
+	err := n.decider.request(ctx, func(id uint64) ha.Event { return ha.Handover{ID: id, Guest: ha.GuestID(g.id)} })
+	if err == nil {
+		g.left(since)
+	}
+	return err
 }
 
 // askPeer says whether the peer takes guests now, by its own word: that it went
@@ -69,12 +72,15 @@ func (n *Node) askPeer(ctx context.Context) error {
 // askBound bounds a question to the peer.
 const askBound = 3 * time.Second
 
-func (n *Node) handOverLive(ctx context.Context, g *guest, m *machine, give func(context.Context) error) error {
+func (n *Node) handOverLive(ctx context.Context, g *guest, m *machine) error {
 	g.mu.Lock()
 	protector := m.protector
 	g.mu.Unlock()
 	if protector == nil {
 		return errors.New("its protection is being changed")
+	}
+	give := func(ctx context.Context, sequence uint64) error {
+		return n.give(ctx, g, moment{Epoch: m.epoch, Sequence: sequence})
 	}
 	if err := protector.HandOver(ctx, give); err != nil {
 		return err
@@ -84,7 +90,7 @@ func (n *Node) handOverLive(ctx context.Context, g *guest, m *machine, give func
 
 // handOverStopped shuts the guest down first. The wish that it runs stands, so
 // the peer boots it; while the machine goes down it is not started again here.
-func (n *Node) handOverStopped(ctx context.Context, g *guest, m *machine, give func(context.Context) error) error {
+func (n *Node) handOverStopped(ctx context.Context, g *guest, m *machine) error {
 	g.locked(func() { g.handing, g.status.hold = true, time.Now().Add(handBound) })
 	ended, err := m.Shutdown(ctx, handBound/2)
 	if err == nil {
@@ -92,7 +98,7 @@ func (n *Node) handOverStopped(ctx context.Context, g *guest, m *machine, give f
 	}
 	if err == nil {
 		n.log.Info("guest is down to be handed over", "vm", g.name(), "ended", ended)
-		err = give(ctx)
+		err = n.give(ctx, g, moment{Epoch: m.epoch})
 	}
 	g.locked(func() {
 		g.handing = false

@@ -58,7 +58,10 @@ func (n *Node) moveAway(ctx context.Context, g *guest) error {
 	}
 	g.op.Lock()
 	defer g.op.Unlock()
-	if err := n.give(ctx, g); err != nil {
+	g.mu.Lock()
+	last := g.here.Epoch
+	g.mu.Unlock()
+	if err := n.give(ctx, g, moment{Epoch: last}); err != nil {
 		return err
 	}
 	n.journal.record(info, "guest-handed-over", g.name(), fmt.Sprintf("%s, which is stopped, was handed over to %s", g.name(), g.ownerName()))

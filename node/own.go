@@ -197,7 +197,7 @@ func (g *guest) boot(ctx context.Context) (*machine, error) {
 	g.mu.Lock()
 	epoch, onReplica := g.epoch, g.here.Replica
 	g.mu.Unlock()
-	if err := g.writePlace(func(p *placeRecord) { p.Epoch = epoch }); err != nil {
+	if err := g.writePlace(func(p *placeRecord) { p.Epoch, p.Left = epoch, nil }); err != nil {
 		return nil, err
 	}
 	m, err := startMachine(ctx, g, epoch, vm.Options{Replica: onReplica})

@@ -181,7 +181,9 @@ func (g *guest) openReplication(ctx context.Context, m *machine, purpose string)
 		return nil, replicator.Peer{}, err
 	}
 	var answer openAnswer
-	request := openRequest{Epoch: m.epoch, Disks: m.disks}
+	g.mu.Lock()
+	request := openRequest{Epoch: m.epoch, Disks: m.disks, From: g.here.From}
+	g.mu.Unlock()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	err = peer.Ask(conn, request, &answer)
 	if !stop() || err != nil {

@@ -36,6 +36,12 @@ type placeRecord struct {
 	Epoch uint64 `msgpack:"epoch"`
 	// Sizes are those of the guest's disks when it last ran protected here.
 	Sizes []diskSize `msgpack:"sizes"`
+	// From is the moment of the owner before this one at which these disks were
+	// exactly as he left them; nil: they may lack something of his.
+	From *moment `msgpack:"from,omitempty"`
+	// Left is when this node gave the guest away by its own will; since then nobody
+	// has written to its disks here. nil: it did not, or they were written to.
+	Left *moment `msgpack:"left,omitempty"`
 	// GaveUp says why the guest is not started any more; empty: it is.
 	GaveUp string `msgpack:"gave_up,omitempty"`
 	// Resuming is set while the guest is being resumed under Epoch: the run state

@@ -59,7 +59,10 @@ func (g *guest) fromReplica(ctx context.Context, taking ha.TakeOver) (*machine, 
 	if err != nil {
 		return nil, "", err
 	}
-	err = g.writePlace(func(p *placeRecord) { p.Replica, p.Epoch, p.Resuming = true, taking.Epoch, checkpoint.RunState })
+	err = g.writePlace(func(p *placeRecord) {
+		p.Replica, p.Epoch, p.Resuming = true, taking.Epoch, checkpoint.RunState
+		p.From, p.Left = momentOf(checkpoint), nil
+	})
 	if err != nil {
 		return nil, "", err
 	}
@@ -119,6 +122,9 @@ func (g *guest) fromBefore(ctx context.Context, epoch uint64, last replica.Check
 		return nil, "", errors.Join(failed, err)
 	}
 	why := fmt.Sprintf("checkpoint %d was not usable: %s", last.Sequence, oneLine(failed.Error()))
+	if err := g.writePlace(func(p *placeRecord) { p.From = momentOf(before) }); err != nil {
+		return nil, "", errors.Join(failed, err)
+	}
 	g.n.journal.record(warning, "checkpoint-failed", g.name(), fmt.Sprintf("%s is resumed from checkpoint %d, the one before the last: %s", g.name(), before.Sequence, why))
 	if m, err = resumeMachine(ctx, g, epoch, before, standby.Activate); err != nil {
 		return nil, "", fmt.Errorf("checkpoint %d: %w; before it checkpoint %d: %w", last.Sequence, failed, before.Sequence, err)
@@ -140,7 +146,10 @@ func (g *guest) takeDisks(ctx context.Context, epoch uint64) error {
 		return err
 	}
 	g.closeStandby()
-	return g.writePlace(func(p *placeRecord) { p.Replica, p.Epoch, p.Prepared, p.Resuming = true, epoch, 0, "" })
+	return g.writePlace(func(p *placeRecord) {
+		p.From, p.Left = &moment{Epoch: p.Prepared}, nil
+		p.Replica, p.Epoch, p.Prepared, p.Resuming = true, epoch, 0, ""
+	})
 }
 
 // resumeMachine loads a checkpoint into a new QEMU and lets it run if it ran.

@@ -30,6 +30,9 @@ type openRequest struct {
 	Disks []diskSize `msgpack:"disks"`
 	// Grow: the disks are to be made that large and no stream follows.
 	Grow bool `msgpack:"grow,omitempty"`
+	// From is the moment of this node at which it gave the guest to this owner, all
+	// of whose disks have gone on from there. The version before does not say.
+	From *moment `msgpack:"from,omitempty"`
 }
 
 // openAnswer is the standby's. Before, it said nothing.
@@ -135,6 +138,9 @@ func (g *guest) openStandbyLocked(ctx context.Context) (*snapshot.Standby, error
 	standby, err := snapshot.OpenStandby(ctx, config)
 	if err != nil {
 		return nil, err
+	}
+	if err := g.sayLeft(here, standby); err != nil {
+		return nil, errors.Join(err, standby.Close())
 	}
 	g.locked(func() { g.standby = standby })
 	g.grown()
@@ -244,11 +250,12 @@ func (g *guest) prepare(ctx context.Context, from ha.NodeID, request openRequest
 	case request.Grow:
 		return nil, &wire.Refused{Code: string(api.Conflict), Message: "this node has no replica of that epoch that could grow"}
 	}
-	if err := g.makeRoom(here, request); err != nil {
+	left := g.leftAs(here, request)
+	if err := g.makeRoom(here, request, left != nil); err != nil {
 		return nil, err
 	}
 	err := g.writePlace(func(p *placeRecord) {
-		*p = placeRecord{Replica: true, Prepared: request.Epoch, Disks: request.Disks, BootID: bootID()}
+		*p = placeRecord{Replica: true, Prepared: request.Epoch, Disks: request.Disks, Left: left, BootID: bootID()}
 	})
 	if err != nil {
 		return nil, err
@@ -257,8 +264,9 @@ func (g *guest) prepare(ctx context.Context, from ha.NodeID, request openRequest
 }
 
 // makeRoom puts away what is where the replica's disks go: a former owner's
-// disks are kept, for they may hold writes that nobody else has.
-func (g *guest) makeRoom(here placeRecord, request openRequest) error {
+// disks are kept, for they may hold writes that nobody else has. Those that he
+// gave away, and the owner has gone on with, become the replica's.
+func (g *guest) makeRoom(here placeRecord, request openRequest, given bool) error {
 	g.closeStandbyLocked()
 	if err := replica.Remove(replica.Config{Dir: g.replicaDir(), RAMDir: g.n.config.RAMDir, Name: g.id}); err != nil {
 		return err
@@ -268,7 +276,7 @@ func (g *guest) makeRoom(here placeRecord, request openRequest) error {
 			return err
 		}
 	}
-	if here.Epoch == 0 {
+	if here.Epoch == 0 || given {
 		return nil
 	}
 	kept := filepath.Join(g.layout.State, fmt.Sprintf("%s%d", keptPrefix, here.Epoch))

@@ -17,15 +17,15 @@ const handBound = 20 * time.Second
 // handing asks the goroutine that takes checkpoints for a last one.
 type handing struct {
 	ctx  context.Context
-	give func(context.Context) error
+	give func(context.Context, uint64) error
 	done chan error // capacity 1
 }
 
 // HandOver stops the guest, brings its last checkpoint to the peer, and calls
-// give, which makes the peer the owner and ends QEMU here. When anything fails,
-// give included, the guest goes on here. It needs a link whose replica is
-// complete, and waits for one until ctx ends.
-func (p *Protector) HandOver(ctx context.Context, give func(context.Context) error) error {
+// give with its number, which makes the peer the owner and ends QEMU here. When
+// anything fails, give included, the guest goes on here. It needs a link whose
+// replica is complete, and waits for one until ctx ends.
+func (p *Protector) HandOver(ctx context.Context, give func(ctx context.Context, sequence uint64) error) error {
 	if p.sender == nil {
 		return errors.New("hand the guest over: it has no checkpoints")
 	}
@@ -39,7 +39,7 @@ func (p *Protector) HandOver(ctx context.Context, give func(context.Context) err
 }
 
 // handOver is HandOver in the goroutine that takes checkpoints.
-func (p *Protector) handOver(ctx context.Context, give func(context.Context) error) error {
+func (p *Protector) handOver(ctx context.Context, give func(context.Context, uint64) error) error {
 	var taken capture
 	var err error
 	if taken.Sequence, err = p.sender.Number(); err != nil {
@@ -76,9 +76,9 @@ func (p *Protector) handOver(ctx context.Context, give func(context.Context) err
 
 // letGo gives the guest away if it has stood still all the time: from here on
 // the guard does not continue it any more.
-func (p *Protector) letGo(ctx context.Context, id uint64, running bool, give func(context.Context) error) error {
+func (p *Protector) letGo(ctx context.Context, id uint64, running bool, give func(context.Context, uint64) error) error {
 	if !running {
-		return give(ctx)
+		return give(ctx, id)
 	}
 	ended, err := p.config.Machine.EndPause(ctx, id)
 	if err != nil {
@@ -87,5 +87,5 @@ func (p *Protector) letGo(ctx context.Context, id uint64, running bool, give fun
 	if ended {
 		return ErrPauseEnded
 	}
-	return give(ctx)
+	return give(ctx, id)
 }

@@ -138,6 +138,18 @@ func (s *Standby) Says() (replicator.Peer, error) {
 	return replicator.Peer{Replica: s.identity.Value(), Holds: true}, nil
 }
 
+// SayWhole keeps, durably, that the disks have what the guest left in them: for
+// disks that were its own before, and that no owner has written to yet.
+func (s *Standby) SayWhole() error {
+	if s.receiver == nil {
+		return nil
+	}
+	if err := s.receiver.Sync(); err != nil {
+		return err
+	}
+	return s.identity.SayWhole()
+}
+
 // Content is what the replica's disks have; the zero Content for a guest without.
 func (s *Standby) Content() replicator.Content {
 	if s.receiver == nil {

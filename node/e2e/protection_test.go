@@ -169,11 +169,41 @@ func TestMaintenance(t *testing.T) {
 		if now := b.synced(to); now.Epoch != v.Epoch+1 {
 			t.Errorf("round %d: epoch %d after %d", round, now.Epoch, v.Epoch)
 		}
+		b.wentOn(from, to, began)
 		if _, err := from.CLI(t.Context(), "vm", "create", "other"); err == nil {
 			t.Error("a guest was made on a node in maintenance")
 		}
 		_, err = from.CLI(t.Context(), "node", "maintenance", "off")
 		b.must(err)
+	}
+}
+
+// wentOn checks that the disks which a handover has left behind became the replica
+// as they were: nothing of them is kept a second time, and little is sent.
+func (b *bench) wentOn(from, to *lab.Host, since time.Time) {
+	b.t.Helper()
+	events := func(h *lab.Host, kind string) (said string) {
+		b.must(h.API().Events(b.t.Context(), api.EventFilter{Since: since}, func(e api.Event) error {
+			if e.Kind == kind {
+				said = e.Message
+			}
+			return nil
+		}))
+		return said
+	}
+	if said := events(from, "disks-kept"); said != "" {
+		b.t.Error(said)
+	}
+	said := events(to, "replica-synced")
+	var all, sent int64
+	if i := strings.Index(said, "all "); i < 0 {
+		b.t.Errorf("nothing was compared: %q", said)
+	} else if _, err := fmt.Sscanf(said[i:], "all %d bytes of its disks were compared, %d sent", &all, &sent); err != nil {
+		b.t.Errorf("%q: %v", said, err)
+	}
+	b.t.Logf("the resync after the handover: %s", said)
+	if sent > all/16 { // the records of some seconds, not the file system
+		b.t.Errorf("%d of %d bytes were sent", sent, all)
 	}
 }
 
@@ -211,4 +241,6 @@ func TestMaintenanceOfRestart(t *testing.T) {
 	if stint.Token == b.first.Token || proof.Boots != b.first.Boots+1 || proof.Broken {
 		t.Errorf("first %+v, on b %+v", b.first, proof)
 	}
+	b.synced(b.B)
+	b.wentOn(b.A, b.B, began)
 }
