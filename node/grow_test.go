@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"vmctl/node/api"
+	"vmctl/node/peer"
 	"vmctl/node/wire"
 	"vmctl/vm"
 	"vmctl/vm/qmp"
@@ -259,5 +261,38 @@ func TestOutdatedBeforeItGrows(t *testing.T) {
 	defer cancel()
 	if err := s.growNow(bound, s.m, 0, int64(4*vm.MiB)); err == nil || len(s.resize) != 0 || s.spec().Disks[0].Size != vm.MiB {
 		t.Errorf("%v, QEMU was asked for %v", err, s.resize)
+	}
+}
+
+// TestGrowthAskedOfAnEarlierVersion: a peer that says nothing of growing would take
+// the request for an ordinary one, and refuse the larger disks for good.
+func TestGrowthAskedOfAnEarlierVersion(t *testing.T) {
+	t.Parallel()
+	_, g := replicaOn(t)
+	n := g.n
+	n.members = &membership{self: "a", record: clusterRecord{Members: []memberInfo{{Name: "a"}, {Name: "b"}}}, identity: &peer.Identity{}}
+	g.record.Spec.Disks = []vm.Disk{{Name: "d0", Format: vm.FormatRaw}}
+	for _, c := range []struct {
+		grows bool
+		level string
+		says  string
+	}{
+		{grows: false, level: vm.ProtectResume, says: "earlier version"},
+		{grows: false, level: vm.ProtectNone},
+		{grows: true, level: vm.ProtectRestart},
+	} {
+		g.record.Spec.Protection.Level = c.level
+		n.exchange.theirs, n.exchange.number = nodeInfo{Grows: c.grows, Room: 1 << 40}, 1
+		_, err := n.admitGrowth(t.Context(), g, 0, kib, true)
+		var refused *api.Error
+		if c.says == "" && err != nil || c.says != "" && (!errors.As(err, &refused) || refused.Code != api.Conflict || !strings.Contains(err.Error(), c.says)) {
+			t.Errorf("%+v: %v", c, err)
+		}
+		if c.grows {
+			continue
+		}
+		if err := g.growPeers(t.Context(), sizesOf(16*kib, 16*kib)); err == nil || !strings.Contains(err.Error(), "does not know how") {
+			t.Errorf("%+v: asked to grow: %v", c, err)
+		}
 	}
 }

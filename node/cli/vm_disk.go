@@ -15,7 +15,8 @@ func vmDiskCommand() *cli.Command {
 			"A protected guest's replica does not count from then on until its disks are as large and everything was compared,\n" +
 			"as after a crash ('vm show' says how far that is); if its owner dies meanwhile, it is started when that is back. The\n" +
 			"disk of a guest that is stopped grows on both nodes at once, or on the peer when that is back.\n\n" +
-			"What one of the nodes has no room for is refused, though an image takes its space only as it is written.\n\n" +
+			"What one of the nodes has no room for is refused, though an image takes its space only as it is written:\n" +
+			"also the new part of a preallocated qcow2 disk whose guest runs.\n\n" +
 			"Examples:\n   vmctl vm disk resize till disk0 40G\n   vmctl vm disk resize till disk0 +10G",
 		Flags:  []cli.Flag{&cli.BoolFlag{Name: "force", Usage: "do it although a node has less room than the disk may take", DisableDefaultText: true}},
 		Action: vmDiskResize,
