@@ -33,16 +33,16 @@ func (id *Identity) Dial(ctx context.Context, to Remote, purpose, guest string, 
 	if len(to.Fingerprint) > 0 {
 		check = pinned(to.Fingerprint)
 	}
-	raw, err := dialTLS(ctx, to.Addr, &id.pair, check)
+	raw, err := dialTLS(ctx, to.Addr, &id.pair, check, dialTimeout)
 	if err != nil {
 		return nil, err
 	}
 	hello := wire.Hello{Cluster: id.Cluster, Node: id.Node, Purpose: purpose, Guest: guest}
-	return greet(raw, hello, opts)
+	return greet(raw, hello, opts, dialTimeout)
 }
 
-func greet(raw net.Conn, hello wire.Hello, opts wire.Options) (*wire.Conn, error) {
-	conn := wire.NewConn(raw, wire.Options{MaxFrame: opts.MaxFrame, Buffer: opts.Buffer, ReadTimeout: dialTimeout, WriteTimeout: dialTimeout})
+func greet(raw net.Conn, hello wire.Hello, opts wire.Options, bound time.Duration) (*wire.Conn, error) {
+	conn := wire.NewConn(raw, wire.Options{MaxFrame: opts.MaxFrame, Buffer: opts.Buffer, ReadTimeout: bound, WriteTimeout: bound})
 	if _, err := wire.Greet(conn, hello); err != nil {
 		conn.Close()
 		return nil, err
@@ -53,7 +53,7 @@ func greet(raw net.Conn, hello wire.Hello, opts wire.Options) (*wire.Conn, error
 
 // dialTLS makes the mutual TLS connection; check decides on the server's
 // certificates. TLS 1.3 proves that the server holds the key.
-func dialTLS(ctx context.Context, addr string, pair *tls.Certificate, check func([]*x509.Certificate) error) (net.Conn, error) {
+func dialTLS(ctx context.Context, addr string, pair *tls.Certificate, check func([]*x509.Certificate) error, bound time.Duration) (net.Conn, error) {
 	config := &tls.Config{
 		MinVersion:         tls.VersionTLS13,
 		InsecureSkipVerify: true, // VerifyConnection below decides, without names or clocks
@@ -62,7 +62,7 @@ func dialTLS(ctx context.Context, addr string, pair *tls.Certificate, check func
 	if pair != nil {
 		config.Certificates = []tls.Certificate{*pair}
 	}
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	ctx, cancel := context.WithTimeout(ctx, bound)
 	defer cancel()
 	dialer := &net.Dialer{KeepAlive: 5 * time.Second}
 	raw, err := dialer.DialContext(ctx, "tcp", addr)

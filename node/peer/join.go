@@ -105,13 +105,14 @@ func (id *Identity) Enrol(ctx context.Context, addr string, token Token) (EnrolR
 }
 
 // ask makes one request on a connection of its own to an end known only by the
-// fingerprint in a token.
+// fingerprint in a token. No lease depends on it, and a person waits: it has as
+// long as the other end gives a handshake, for the links of ships.
 func ask(ctx context.Context, addr string, pair *tls.Certificate, fingerprint []byte, hello wire.Hello, request, reply any) error {
-	raw, err := dialTLS(ctx, addr, pair, pinned(fingerprint))
+	raw, err := dialTLS(ctx, addr, pair, pinned(fingerprint), handshakeTimeout)
 	if err != nil {
 		return err
 	}
-	conn, err := greet(raw, hello, wire.Options{ReadTimeout: handshakeTimeout, WriteTimeout: handshakeTimeout})
+	conn, err := greet(raw, hello, wire.Options{ReadTimeout: handshakeTimeout, WriteTimeout: handshakeTimeout}, handshakeTimeout)
 	if err != nil {
 		raw.Close()
 		return err

@@ -165,11 +165,11 @@ func TestStrangersAreRefused(t *testing.T) {
 
 func TestNoCertificateNoService(t *testing.T) {
 	a := startNode(t, found(t, "a"), "b")
-	raw, err := dialTLS(t.Context(), a.addr, nil, pinned(Fingerprint(a.id.Cert)))
+	raw, err := dialTLS(t.Context(), a.addr, nil, pinned(Fingerprint(a.id.Cert)), dialTimeout)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := greet(raw, wire.Hello{Cluster: a.id.Cluster, Node: "b", Purpose: purposeEcho}, wire.Options{}); !errors.Is(err, wire.ErrRefused) {
+	if _, err := greet(raw, wire.Hello{Cluster: a.id.Cluster, Node: "b", Purpose: purposeEcho}, wire.Options{}, dialTimeout); !errors.Is(err, wire.ErrRefused) {
 		t.Fatal(err)
 	}
 }
