@@ -15,7 +15,6 @@ import (
 	"vmctl/node/peer"
 	"vmctl/node/wire"
 	"vmctl/snapshot"
-	"vmctl/snapshot/replica"
 )
 
 // Purposes of the connections that carry a guest to its replica.
@@ -261,34 +260,6 @@ func (g *guest) prepare(ctx context.Context, from ha.NodeID, request openRequest
 		return nil, err
 	}
 	return g.openStandbyLocked(ctx)
-}
-
-// makeRoom puts away what is where the replica's disks go: a former owner's
-// disks are kept, for they may hold writes that nobody else has. Those that he
-// gave away, and the owner has gone on with, become the replica's.
-func (g *guest) makeRoom(here placeRecord, request openRequest, given bool) error {
-	g.closeStandbyLocked()
-	if err := replica.Remove(replica.Config{Dir: g.replicaDir(), RAMDir: g.n.config.RAMDir, Name: g.id}); err != nil {
-		return err
-	}
-	for _, d := range request.Disks {
-		if err := snapshot.DiscardUndo(g.replicaDisk(d.Name)); err != nil {
-			return err
-		}
-	}
-	if here.Epoch == 0 || given {
-		return nil
-	}
-	kept := filepath.Join(g.layout.State, fmt.Sprintf("%s%d", keptPrefix, here.Epoch))
-	if _, err := os.Stat(g.layout.Disks()); errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err := os.Rename(g.layout.Disks(), kept); err != nil {
-		return fmt.Errorf("keep the former owner's disks: %w", err)
-	}
-	g.n.journal.record(warning, "disks-kept", g.name(), fmt.Sprintf("the disks of %s as this node last wrote them, at epoch %d, are kept in %s; they may hold writes that the new owner never had", g.name(), here.Epoch, kept))
-	g.n.exchange.soon() // the peer shows them, too
-	return nil
 }
 
 // bootID tells this boot of the host from the next.
