@@ -131,6 +131,16 @@ func (c *Conn) Receive() (Kind, []byte, error) {
 	return splitFrame(payload)
 }
 
+// Buffered is how many bytes have been read ahead; 0: the next Receive has to wait
+// for the network. It is for the goroutine that receives.
+func (c *Conn) Buffered() int {
+	n := c.in.Buffered()
+	if c.gather != nil {
+		n += c.gather.in.Buffered()
+	}
+	return n
+}
+
 // readFrame reads one length-prefixed payload into *buf, which it grows as
 // bytes arrive: a length alone never makes it allocate.
 func readFrame(in io.Reader, limit int, buf *[]byte) ([]byte, error) {

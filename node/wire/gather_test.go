@@ -12,6 +12,7 @@ import (
 	"net"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // counted counts writes, and fails them when told.
@@ -97,5 +98,33 @@ func TestGather(t *testing.T) {
 	below.broken.Store(true)
 	if err := near.Send(40, []byte("short")); !errors.Is(err, errBroken) {
 		t.Errorf("a Send whose bytes did not leave: %v", err)
+	}
+}
+
+// What has arrived and was not asked for yet is known, though TLS is between: of two
+// frames the second one is there when the first one was received.
+func TestBufferedBelowTLS(t *testing.T) {
+	near, far, _ := secure(t)
+	sent := make(chan error, 1)
+	go func() {
+		for range 3 {
+			if err := near.Send(40, bytes.Repeat([]byte{7}, 3000)); err != nil {
+				sent <- err
+				return
+			}
+		}
+		sent <- nil
+	}()
+	if err := <-sent; err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(20 * time.Millisecond) // until the kernel has them at the other end
+	for left := 2; left >= 0; left-- {
+		if _, _, err := far.Receive(); err != nil {
+			t.Fatal(err)
+		}
+		if got := far.Buffered(); (got > 0) != (left > 0) {
+			t.Errorf("%d bytes are read ahead, %d frames are left", got, left)
+		}
 	}
 }
