@@ -11,6 +11,8 @@
 //     MaxRequest bytes for one request, or hold more than maxInFlightBytes
 //     of payload for one connection;
 //   - a request that reaches outside the export never reaches the Device;
+//   - of a write that is handed on in pieces (Starter), all are handed on, in order,
+//     and it is answered after all of them, or the connection ends;
 //   - an exclusive export has one connection in transmission: a new one waits
 //     until every request of the one before has been answered by the Device,
 //     so a late request can never land on top of a newer one.

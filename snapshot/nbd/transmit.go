@@ -9,6 +9,8 @@ import (
 	"net"
 	"sync"
 	"syscall"
+
+	"vmctl/node/wire/prompt"
 )
 
 const (
@@ -20,17 +22,20 @@ const (
 
 // transmission is the request phase of one connection.
 type transmission struct {
-	conn   net.Conn
-	export *served
-	room   room
-	out    replies
-	tasks  sync.WaitGroup
+	conn    net.Conn
+	export  *served
+	starter Starter // nil: the Device is none
+	room    room
+	out     replies
+	tasks   sync.WaitGroup
 }
 
 // transmit serves requests until the client disconnects or the connection
 // fails, then waits for those under way.
 func transmit(conn net.Conn, export *served) error {
+	conn = prompt.New(conn)
 	t := &transmission{conn: conn, export: export, out: replies{conn: conn}}
+	t.starter, _ = export.Device.(Starter)
 	t.room.init()
 	defer t.tasks.Wait()
 	in := bufio.NewReaderSize(conn, 64<<10)
@@ -59,6 +64,9 @@ func transmit(conn net.Conn, export *served) error {
 func (t *transmission) accept(r request, in *bufio.Reader) error {
 	if r.payload() > MaxRequest {
 		return fmt.Errorf("nbd write of %d bytes: %w", r.length, ErrProtocol)
+	}
+	if t.starts(r) {
+		return t.start(r, in)
 	}
 	size := r.payload()
 	if r.kind == cmdRead && r.length <= MaxRequest {
@@ -97,6 +105,10 @@ func (t *transmission) run(r request, buf []byte) {
 	if r.kind == cmdRead && number == 0 {
 		data = buf
 	}
+	t.answer(r, number, data)
+}
+
+func (t *transmission) answer(r request, number uint32, data []byte) {
 	if err := t.out.send(r.handle, number, data); err != nil {
 		t.conn.Close()
 	}
@@ -166,11 +178,10 @@ func (o *replies) send(handle uint64, number uint32, data []byte) error {
 		head := o.pending
 		o.pending, o.spare = o.spare[:0], nil
 		o.mu.Unlock()
-		buffers := net.Buffers{head}
-		if len(data) > 0 {
-			buffers = append(buffers, data)
+		_, err := o.conn.Write(head)
+		if err == nil && len(data) > 0 {
+			_, err = o.conn.Write(data)
 		}
-		_, err := buffers.WriteTo(o.conn)
 		data = nil
 		o.mu.Lock()
 		o.spare = head[:0]

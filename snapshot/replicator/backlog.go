@@ -122,8 +122,7 @@ func (s *session) change(ctx context.Context, c change) error {
 		return err
 	}
 	s.lastID = c.id
-	s.done(c.id)
-	return nil
+	return s.done(c.id)
 }
 
 // applyHeld applies what is in the backlog.
@@ -158,7 +157,8 @@ func (s *session) applyBatch(batch []change) error {
 			return err
 		}
 	}
-	s.done(batch[len(batch)-1].id)
+	s.applied.Store(batch[len(batch)-1].id)
+	s.wakeTeller()
 	return nil
 }
 

@@ -20,6 +20,20 @@
 //   - The replica counts as in sync only after every chunk was compared that may
 //     differ: see below; every chunk, if that is not known or Recheck was called.
 //
+// # Who works on a write
+//
+// Waking somebody takes longer than what is to be done for a short write, so the
+// goroutine that has read something does all it can: that which reads from QEMU sends,
+// if nobody else does and nothing is queued; that which has applied frames acknowledges,
+// if nothing more has come; that which hears of it answers QEMU. With several writes
+// under way the sender and the acknowledger take over, for several frames together. In
+// either case the queue is the order of the stream (see send.go), and a write's data
+// is used until it is acknowledged or its link is over, and not after.
+//
+// A long write comes in pieces, each of which is a write of its own here; QEMU is
+// answered after all of them. A write that was not answered may be in the replica in
+// part, as in any disk that loses power.
+//
 // # The compare, and why the guest does not wait for it
 //
 // A chunk is read from the live disk, hashed, and sent if the peer's hash of it

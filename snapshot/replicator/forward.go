@@ -15,12 +15,51 @@ func (r *Replicator) forward(disk int, off, length int64, data []byte) error {
 		return nil
 	}
 	since := time.Now()
-	sending := since
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.waiting++
 	defer func() { r.waiting-- }()
-	for {
+	return r.carry(disk, off, length, data, since)
+}
+
+// start is forward for one who does not wait: it calls done with what forward would
+// return. With a link, whoever hears of the acknowledgement does.
+func (r *Replicator) start(disk int, off int64, data []byte, done func(error)) {
+	length, since := int64(len(data)), time.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.waiting++
+	if l := r.link; l != nil && !r.closed && length <= maxData {
+		l.touch(disk, off, length)
+		p := l.await(since)
+		p.done = nil
+		p.over = func(acked bool) {
+			if acked {
+				done(nil)
+			} else {
+				go r.carryOn(disk, off, data, since, done)
+			}
+		}
+		l.sendNow(frame{KindWrite, &Write{Disk: uint32(disk), ID: p.id, Offset: off, Data: data}})
+		return
+	}
+	go r.carryOn(disk, off, data, since, done)
+}
+
+// carryOn is what is left of a start that somebody has to wait for: whoever wants
+// done called waits for it.
+func (r *Replicator) carryOn(disk int, off int64, data []byte, since time.Time, done func(error)) {
+	r.mu.Lock()
+	err := r.carry(disk, off, int64(len(data)), data, since)
+	r.waiting--
+	r.mu.Unlock()
+	done(err)
+}
+
+// carry waits until a write is acknowledged by the peer, or recorded as one that the
+// replica lacks; r.mu is held, but not while it waits.
+func (r *Replicator) carry(disk int, off, length int64, data []byte, since time.Time) error {
+	for sending := since; ; sending = time.Now() {
 		switch {
 		case r.closed:
 			return fmt.Errorf("%w: %w", ErrClosed, nbd.ErrHangup)
@@ -35,7 +74,6 @@ func (r *Replicator) forward(disk int, off, length int64, data []byte) error {
 			}
 			// Lost on the way. Sending it again over a new link does no harm: it
 			// was not acknowledged, so nothing newer is on top of it.
-			sending = time.Now()
 		case r.outdated:
 			// A link attached from now on compares what is on the source, and
 			// this write is there.
@@ -46,7 +84,6 @@ func (r *Replicator) forward(disk int, off, length int64, data []byte) error {
 			r.hold(err)
 		default:
 			r.stall(since)
-			sending = time.Now()
 		}
 	}
 }

@@ -239,8 +239,9 @@ func deaf(peer *wire.Conn) {
 // write does what QEMU does for a guest's write: the disk first, then the mirror.
 func (g *rig) write(disk int, p []byte, off int64) error {
 	g.live[disk].set(p, off)
-	_, err := (&device{g.owner, disk}).WriteAt(p, off)
-	return err
+	done := make(chan error, 1)
+	(&device{g.owner, disk}).StartWrite(p, off, func(err error) { done <- err })
+	return <-done
 }
 
 // same says whether replica and live disk are equal.

@@ -19,8 +19,19 @@ type frame struct {
 type pending struct {
 	id    uint64
 	since time.Time
-	done  chan struct{} // closed when acked or lost
-	acked bool          // read after done
+	done  chan struct{}    // closed when acked or lost; nil: over is called then
+	acked bool             // read after done
+	over  func(acked bool) // without r.mu
+}
+
+// end says to whoever waits that it is over; what it returns, if anything, is to be
+// called without r.mu, which is held.
+func (p *pending) end(acked bool) func(bool) {
+	p.acked = acked
+	if p.done != nil {
+		close(p.done)
+	}
+	return p.over
 }
 
 // link is one stream to the peer, from Attach to its end. Fields below the
@@ -37,6 +48,8 @@ type link struct {
 	idle   chan struct{} // wakes workers
 
 	queue    []frame
+	busy     bool       // somebody sends what was at the head of it
+	calm     sync.Cond  // told when busy ends
 	pending  []*pending // in order of id
 	lastID   uint64
 	acked    uint64
@@ -114,6 +127,7 @@ func (r *Replicator) install(ctx context.Context, stream Stream, peer Peer) (*li
 		idle:     make(chan struct{}, workers),
 		requests: map[uint64]*hashCall{}, batches: map[*batch]struct{}{},
 	}
+	l.calm.L = &r.mu
 	for {
 		r.mu.Lock()
 		old := r.newest
@@ -167,15 +181,24 @@ func (r *Replicator) detach(l *link) {
 	}
 }
 
-// release lets those that wait for an acknowledgement over l go. No goroutine
-// of l uses their data any more.
+// release lets those that wait for an acknowledgement over l go. Nobody uses their
+// data any more: the sender has ended, and so has who was sending in its place.
 func (r *Replicator) release(l *link) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	for l.busy {
+		l.calm.Wait()
+	}
+	var over []func(bool)
 	for _, p := range l.pending {
-		close(p.done)
+		if call := p.end(false); call != nil {
+			over = append(over, call)
+		}
 	}
 	l.pending, l.queue = nil, nil
+	r.mu.Unlock()
+	for _, call := range over {
+		call(false)
+	}
 }
 
 // phase is what the link has reached; r.mu is held.
@@ -189,6 +212,10 @@ func (l *link) phase() Phase {
 // push puts a frame at the end of the stream; r.mu is held.
 func (l *link) push(f frame) {
 	l.queue = append(l.queue, f)
+	l.wakeSender()
+}
+
+func (l *link) wakeSender() {
 	select {
 	case l.wake <- struct{}{}:
 	default:
@@ -220,28 +247,4 @@ func (l *link) put(disk int, off, length int64, data []byte, since time.Time) *p
 	p := l.await(since)
 	l.push(frame{KindWrite, &Write{Disk: uint32(disk), ID: p.id, Offset: off, Data: data}})
 	return p
-}
-
-// send is the sender: it takes what is queued and sends it.
-func (l *link) send() error {
-	var batch []frame
-	for {
-		l.r.mu.Lock()
-		batch, l.queue = l.queue, batch[:0]
-		l.r.mu.Unlock()
-		if len(batch) == 0 {
-			select {
-			case <-l.ctx.Done():
-				return nil
-			case <-l.wake:
-			}
-			continue
-		}
-		for i, f := range batch {
-			if err := l.stream.Send(f.kind, f.body); err != nil {
-				return fmt.Errorf("send to the peer: %w", err)
-			}
-			batch[i] = frame{}
-		}
-	}
 }

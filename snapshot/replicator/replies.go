@@ -52,20 +52,31 @@ func (l *link) take(kind wire.Kind, body []byte) error {
 
 // acknowledge lets those go that wait for frames up to id.
 func (l *link) acknowledge(id uint64) error {
+	over, err := l.upTo(id)
+	for _, call := range over {
+		call(true)
+	}
+	return err
+}
+
+// upTo ends what waits for frames up to id, and returns what is to be called then.
+func (l *link) upTo(id uint64) (over []func(bool), err error) {
 	l.r.mu.Lock()
 	defer l.r.mu.Unlock()
 	if id > l.lastID || id < l.acked {
-		return fmt.Errorf("%w: acknowledgement of %d, after %d of %d", ErrMessage, id, l.acked, l.lastID)
+		return nil, fmt.Errorf("%w: acknowledgement of %d, after %d of %d", ErrMessage, id, l.acked, l.lastID)
 	}
 	l.acked, l.heard = id, time.Now()
 	done := 0
 	for ; done < len(l.pending) && l.pending[done].id <= id; done++ {
-		l.pending[done].acked = true
-		close(l.pending[done].done)
+		if call := l.pending[done].end(true); call != nil {
+			over = append(over, call)
+			l.r.waiting--
+		}
 		l.pending[done] = nil
 	}
 	l.pending = l.pending[done:]
-	return nil
+	return over, nil
 }
 
 // deliver gives a hash reply to the worker that waits for it.

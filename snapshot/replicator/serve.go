@@ -163,6 +163,9 @@ func (d *device) WriteAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
+// StartWrite is WriteAt for one who does not wait.
+func (d *device) StartWrite(p []byte, off int64, done func(error)) { d.r.start(d.index, off, p, done) }
+
 // Discard forwards zeroes. A TRIM leaves to QEMU's drivers what becomes of the
 // content, so what they made of it is compared.
 func (d *device) Discard(off, length int64, zero bool) error {

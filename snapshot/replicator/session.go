@@ -22,6 +22,8 @@ type session struct {
 	lastID     uint64
 	applied    atomic.Uint64 // everything up to it is in the disks
 	wake       chan struct{} // for the acknowledger
+	telling    sync.Mutex    // held while an acknowledgement is sent: they rise
+	told       uint64        // the last one
 	hashes     chan HashRequest
 	wholes     chan whole
 	held       backlog     // writes that wait for the log of what is held
@@ -135,15 +137,6 @@ func (s *session) receive(ctx context.Context) error {
 	}
 }
 
-// done says that everything up to a frame was applied.
-func (s *session) done(id uint64) {
-	s.applied.Store(id)
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
-}
-
 // disk finds a disk of the owner's numbering, for a frame that must be next.
 func (s *session) disk(number uint32, id uint64) (*undo.Disk, error) {
 	if id != s.lastID+1 {
@@ -194,8 +187,7 @@ func (s *session) mark(ctx context.Context, body []byte) error {
 		return err
 	}
 	s.lastID = m.ID
-	s.done(m.ID)
-	return nil
+	return s.done(m.ID)
 }
 
 // queueHash hands a request to the hasher: reading the disk must not hold up
@@ -215,36 +207,6 @@ func (s *session) queueHash(ctx context.Context, body []byte) error {
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
-	}
-}
-
-// repeatEvery is how often a sync that takes long is told from a peer that is gone.
-const repeatEvery = 200 * time.Millisecond
-
-// acknowledge tells the owner how far it is; while one is being sent, more come
-// together. While frames wait for a sync it repeats itself: the owner bounds that
-// otherwise than silence.
-func (s *session) acknowledge(ctx context.Context) error {
-	var told uint64
-	repeat := time.NewTicker(repeatEvery)
-	defer repeat.Stop()
-	again := false
-	for {
-		if id := s.applied.Load(); id > told || again {
-			again = false
-			if err := s.stream.Send(KindAck, &Ack{ID: id}); err != nil {
-				return fmt.Errorf("acknowledge to the owner: %w", err)
-			}
-			told = id
-			continue
-		}
-		select {
-		case <-s.wake:
-		case <-repeat.C:
-			again = s.syncing.Load()
-		case <-ctx.Done():
-			return nil
-		}
 	}
 }
 
