@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -20,6 +21,7 @@ const (
 	armNone  = "not replicated"
 	armTwice = "written twice here"
 	armStock = "QEMU's mirror"
+	armCopy  = "QEMU's mirror, copied on"
 	armOurs  = "ours"
 	armOther = "ours, another build"
 )
@@ -40,9 +42,10 @@ type blocks struct {
 	near     *daemon // QEMU's block layer, where the guest would be
 	far      *daemon // the storage daemon that QEMU's own mirror writes to
 	port     string  // where it listens
+	self     string  // this program
 	ours     map[string]*side
 	identity peer.Sealed
-	owner    *child  // of ours, while its turn lasts
+	owner    *child  // of ours, or the one that only copies, while its turn lasts
 	load     *writer // connected while a turn lasts
 }
 
@@ -82,11 +85,10 @@ func newBlocks(ctx context.Context, dir string) (_ rig, err error) {
 		return nil, err
 	}
 	b.identity = identity.Sealed
-	self, err := os.Executable()
-	if err != nil {
+	if b.self, err = os.Executable(); err != nil {
 		return nil, err
 	}
-	if err := b.follow(armOurs, self, "peer/disk"); err != nil || *against == "" {
+	if err := b.follow(armOurs, b.self, "peer/disk"); err != nil || *against == "" {
 		return b, err
 	}
 	return b, b.follow(armOther, *against, "peer/other")
@@ -144,6 +146,12 @@ func (b *blocks) start(ctx context.Context, arm string) (err error) {
 	case armStock:
 		err = near.mirror(ctx, 0, object{"driver": "nbd", "export": "far", "discard": "unmap", "detect-zeroes": "unmap",
 			"server": object{"type": "inet", "host": "127.0.0.1", "port": b.port}})
+	case armCopy:
+		if b.owner, err = startChild(b.self, roleCopier, copierOrders{From: b.path("near/copy"), To: net.JoinHostPort("127.0.0.1", b.port)}, new(string)); err != nil {
+			return err
+		}
+		err = near.mirror(ctx, 0, object{"driver": "nbd", "export": "far", "discard": "unmap", "detect-zeroes": "unmap",
+			"server": object{"type": "unix", "path": b.path("near/copy")}})
 	case armOurs, armOther:
 		ours := b.ours[arm]
 		b.owner, err = startChild(ours.program, roleOwner, ownerOrders{Monitor: b.near.second, Target: b.path("near/mirror"), Export: socket,
@@ -185,15 +193,32 @@ func (b *blocks) run(ctx context.Context, l load, turn time.Duration) (result, e
 	return b.load.write(ctx, l, turn)
 }
 
+func (b *blocks) processes() []process {
+	all := []process{{"writer", os.Getpid()}, {"QEMU", b.near.cmd.Process.Pid}, {"far daemon", b.far.cmd.Process.Pid}}
+	if b.owner != nil {
+		all = append(all, process{"between", b.owner.cmd.Process.Pid})
+	}
+	for _, arm := range slices.Sorted(maps.Keys(b.ours)) {
+		all = append(all, process{"peer of " + arm, b.ours[arm].peer.cmd.Process.Pid})
+	}
+	return all
+}
+
 func (b *blocks) stop(ctx context.Context, arm string) error {
 	near := block{b.near.monitor}
 	err := b.load.close()
 	if b.ours[arm] != nil {
-		return errors.Join(err, b.owner.stop())
+		err = errors.Join(err, b.owner.stop())
+		b.owner = nil
+		return err
 	}
 	err = errors.Join(err, near.do(ctx, "nbd-server-stop", object{}))
 	if arm != armNone {
 		err = errors.Join(err, near.endMirror(ctx, 0))
+	}
+	if arm == armCopy {
+		err = errors.Join(err, b.owner.stop())
+		b.owner = nil
 	}
 	return err
 }

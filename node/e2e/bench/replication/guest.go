@@ -119,6 +119,8 @@ func (g *inGuest) run(ctx context.Context, l load, turn time.Duration) (result, 
 	return resultOf(took, time.Since(began)), err
 }
 
+func (g *inGuest) processes() []process { return nil }
+
 func (g *inGuest) close() error {
 	var err error
 	if g.far.Process != nil {

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"time"
 
 	"vmctl/node/e2e/bench/samples"
@@ -21,6 +23,8 @@ var (
 	part    = flag.String("part", "", "measure only below the guest (blocks) or only in it (guest)")
 	out     = flag.String("out", "bench/replication", "the page's file and the samples', without .md and .jsonl")
 	against = flag.String("against", "", "another build of this program, whose two sides have turns too")
+	ways    = flag.String("ways", "", "only these ways of replicating (a regular expression)")
+	writes  = flag.String("loads", "", "only these loads (a regular expression)")
 	profile = flag.String("profile", "", "leave CPU profiles of our two processes in this directory")
 )
 
@@ -32,6 +36,8 @@ func main() {
 		run = owner
 	case rolePeer:
 		run = follow
+	case roleCopier:
+		run = copier
 	}
 	samples.Main("bench-replication", run)
 }
@@ -71,6 +77,8 @@ type rig interface {
 	start(ctx context.Context, arm string) error
 	stop(ctx context.Context, arm string) error
 	run(ctx context.Context, l load, turn time.Duration) (result, error)
+	// processes are those whose processor time counts; none: it is not known.
+	processes() []process
 	close() error
 }
 
@@ -94,7 +102,7 @@ func measurePart(ctx context.Context, raw, name string, began time.Time, open fu
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
 	for ; round < *rounds && time.Since(began) < *budget; round++ {
-		arms := r.arms()
+		arms := matching(r.arms(), *ways, func(arm string) string { return arm })
 		for i := range arms {
 			arm := arms[(i+round)%len(arms)] // nobody is always first
 			if err := measureArm(ctx, r, raw, Sample{Run: began.UTC().Format(time.RFC3339), Part: name, Round: round, Arm: arm}); err != nil {
@@ -105,21 +113,38 @@ func measurePart(ctx context.Context, raw, name string, began time.Time, open fu
 	return nil
 }
 
+// matching are those whose name matches.
+func matching[T any](all []T, pattern string, name func(T) string) []T {
+	wanted := regexp.MustCompile(pattern)
+	return slices.DeleteFunc(slices.Clone(all), func(one T) bool { return !wanted.MatchString(name(one)) })
+}
+
 func measureArm(ctx context.Context, r rig, raw string, s Sample) (err error) {
 	if err := r.start(ctx, s.Arm); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.stop(ctx, s.Arm)) }()
-	for _, l := range r.loads() {
+	for _, l := range matching(r.loads(), *writes, func(l load) string { return l.name }) {
+		before, err := processorOf(r.processes())
+		if err != nil {
+			return err
+		}
 		done, err := r.run(ctx, l, *turn)
 		if err != nil {
 			return fmt.Errorf("%s: %w", l.name, err)
 		}
+		after, err := processorOf(r.processes())
+		if err != nil {
+			return err
+		}
+		parts, all := after.since(before)
+		done.CPU = float64(all.Microseconds()) / float64(max(done.Ops, 1))
 		s.Time, s.Load, s.result = time.Now(), l.name, done
 		if err := samples.Append(raw, s); err != nil {
 			return err
 		}
-		fmt.Printf("%s round %d, %s, %s: %.0f a second, median %.0f us\n", s.Part, s.Round, s.Arm, s.Load, s.rate(), s.Median)
+		fmt.Printf("%s round %d, %s, %s: %.0f a second, median %.0f us; processor, us a write: %s\n", s.Part, s.Round, s.Arm, s.Load, s.rate(), s.Median,
+			after.text(parts, done.Ops))
 	}
 	return nil
 }

@@ -24,7 +24,7 @@ func report(all []Sample) string {
 		if len(list) == 0 {
 			continue
 		}
-		fmt.Fprintf(&page, "\n## %s\n\n%s\n| load | written | n | a second | MB/s | median, us | p99, us | times as long as not replicated | as QEMU's mirror |\n|---|---|---|---|---|---|---|---|---|\n", p.title, p.text)
+		fmt.Fprintf(&page, "\n## %s\n\n%s\n| load | written | n | a second | MB/s | median, us | p99, us | processor, us | times as long as not replicated | as QEMU's mirror |\n|---|---|---|---|---|---|---|---|---|---|\n", p.title, p.text)
 		for _, l := range p.loads {
 			for _, arm := range p.arms {
 				page.WriteString(row(list, l, arm))
@@ -47,9 +47,18 @@ func row(list []Sample, l load, arm string) string {
 	if l.size > 0 {
 		megabytes = fmt.Sprintf("%.1f", rate*float64(l.size)/1e6)
 	}
-	return fmt.Sprintf("| %s | %s | %d | %.0f | %s | %.0f | %.0f | %.2f | %.2f |\n", l.name, arm, len(mine), rate, megabytes,
+	return fmt.Sprintf("| %s | %s | %d | %.0f | %s | %.0f | %.0f | %s | %.2f | %.2f |\n", l.name, arm, len(mine), rate, megabytes,
 		medianOf(mine, func(r result) float64 { return r.Median }), medianOf(mine, func(r result) float64 { return r.P99 }),
-		longer(list, l, arm, armNone), longer(list, l, arm, armStock))
+		processorOfOne(mine), longer(list, l, arm, armNone), longer(list, l, arm, armStock))
+}
+
+// processorOfOne is the processor time of one operation, as far as samples have it.
+func processorOfOne(mine []Sample) string {
+	known := only(mine, func(s Sample) bool { return s.CPU > 0 })
+	if len(known) == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.0f", medianOf(known, func(r result) float64 { return r.CPU }))
 }
 
 // longer is how many times as long a write takes as it does another way: the

@@ -18,11 +18,11 @@ func turns(ours float64) (list []Sample) {
 			arms  []string
 			loads []load
 		}{{partBlocks, blockArms, blockLoads}, {partGuest, guestArms, guestLoads}} {
-			for i, arm := range p.arms {
+			for _, arm := range p.arms {
 				for _, l := range p.loads {
-					us := slow * 100 * []float64{1, 2, 4, ours}[i]
+					us := slow * 100 * map[string]float64{armNone: 1, armTwice: 2, armStock: 4, armCopy: 5, armOurs: ours, armRestart: 3, armResume: ours}[arm]
 					list = append(list, Sample{Run: "r", Round: round, Time: at, Part: p.name, Arm: arm, Load: l.name,
-						result: result{Ops: 1000, Seconds: us / 1000, Median: us, P99: 2 * us}})
+						result: result{Ops: 1000, Seconds: us / 1000, Median: us, P99: 2 * us, CPU: map[string]float64{partBlocks: 3 * us}[p.name]}})
 				}
 			}
 		}

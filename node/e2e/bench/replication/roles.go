@@ -18,6 +18,7 @@ const (
 	roleVariable = "VMCTL_BENCH_ROLE"
 	roleOwner    = "owner"
 	rolePeer     = "peer"
+	roleCopier   = "copier"
 )
 
 // child is this program in a role. It works until its standard input ends.

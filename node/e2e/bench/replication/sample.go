@@ -28,6 +28,7 @@ type result struct {
 	Seconds float64 `json:"seconds"` // by the clock outside
 	Median  float64 `json:"median"`  // of one operation, microseconds
 	P99     float64 `json:"p99"`
+	CPU     float64 `json:"cpu,omitempty"` // processor time of one operation in all processes, microseconds
 }
 
 // rate is operations a second.
