@@ -62,8 +62,8 @@ func (w *world) hostEvent(k Kind, i, r int) {
 		h.paused, h.suspended = false, false
 		late := h.inbox
 		h.inbox = nil
-		for _, ev := range late {
-			w.feed(i, ev)
+		for _, l := range late {
+			w.feed(i, l.event)
 		}
 	case Empty:
 		h.full = false
@@ -129,6 +129,7 @@ func (w *world) second() {
 	for i := range w.host {
 		h := &w.host[i]
 		h.now += rates[w.rate][i]
+		w.mind[i] = ""
 		for g := range h.machine {
 			if w.variant == Relative && h.suspended && h.machine[g].deadline != ha.Forever {
 				h.machine[g].deadline += rates[w.rate][i]

@@ -42,7 +42,7 @@ type next struct {
 // not depend on the number of processors.
 func Search(b Bounds) Result {
 	w := first(b)
-	seen := map[[16]byte]struct{}{digest(w): {}}
+	seen := map[[16]byte]struct{}{digest(w.key(nil)): {}}
 	path := []node{{parent: -1}}
 	level, index := []*world{w}, []int32{0}
 	r := Result{States: 1}
@@ -95,12 +95,14 @@ func expand(part []*world, b Bounds) [][]next {
 	workers := runtime.GOMAXPROCS(0)
 	for k := range workers {
 		wait.Go(func() {
+			var buf []byte
 			for i := k; i < len(part); i += workers {
 				w := part[i]
 				for _, c := range w.choices(b) {
 					n := w.copy()
 					n.apply(c)
-					out[i] = append(out[i], next{n, c, digest(n)})
+					buf = n.key(buf[:0])
+					out[i] = append(out[i], next{n, c, digest(buf)})
 				}
 			}
 		})
@@ -109,8 +111,8 @@ func expand(part []*world, b Bounds) [][]next {
 	return out
 }
 
-func digest(w *world) (k [16]byte) {
-	sum := sha256.Sum256(w.key())
+func digest(key []byte) (k [16]byte) {
+	sum := sha256.Sum256(key)
 	copy(k[:], sum[:])
 	return k
 }

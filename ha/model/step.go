@@ -1,6 +1,8 @@
 package model
 
 import (
+	"fmt"
+
 	"vmctl/ha"
 )
 
@@ -27,6 +29,7 @@ func (w *world) start(i int) {
 	h := &w.host[i]
 	h.agent, h.paused, h.inbox = true, false, nil
 	h.boot++
+	w.mind[i] = ""
 	var records []ha.Record
 	for g := range w.count {
 		if i == third && w.variant == Forgetful {
@@ -64,6 +67,7 @@ func (w *world) start(i int) {
 func (w *world) stop(i int) {
 	h := &w.host[i]
 	h.agent, h.paused, h.inbox = false, false, nil
+	w.mind[i] = ""
 	if i == third {
 		w.witness = nil
 	} else {
@@ -73,6 +77,9 @@ func (w *world) stop(i int) {
 
 // feed gives an agent an event and plays everything that follows at once.
 func (w *world) feed(i int, ev ha.Event) {
+	if w.queue == nil {
+		w.queue = make([]delivery, 0, 8)
+	}
 	w.queue = append(w.queue, delivery{i, ev})
 	if len(w.queue) > 1 {
 		return // the loop below is under way
@@ -96,7 +103,7 @@ func (w *world) handle(i int, ev ha.Event) {
 	}
 	if h.paused || h.suspended {
 		if _, tick := ev.(ha.Tick); !tick {
-			h.inbox = append(h.inbox, ev)
+			h.inbox = append(h.inbox, late{ev, fmt.Sprint(ev)})
 		}
 		return
 	}
@@ -104,6 +111,7 @@ func (w *world) handle(i int, ev ha.Event) {
 }
 
 func (w *world) step(i int, ev ha.Event) []ha.Action {
+	w.mind[i] = ""
 	w.late(i, ev)
 	if in, ok := ev.(ha.Received); ok && w.variant == OldBeat && i != third {
 		if beat, ok := in.Message.(ha.Heartbeat); ok && beat.From == ids[1-i] {
@@ -182,7 +190,7 @@ func (w *world) send(from, to int, m ha.Message) {
 		if len(w.held) == maxHeld {
 			w.held = w.held[1:]
 		}
-		w.held = append(w.held, envelope{from, to, m})
+		w.held = append(w.held, envelope{from, to, m, fmt.Sprint(m)})
 	}
 }
 

@@ -83,12 +83,19 @@ type host struct {
 	store     [maxGuests]slot
 	machine   [maxGuests]machine
 	replica   [maxGuests]replica
-	inbox     []ha.Event
+	inbox     []late
+}
+
+// late is an event that an agent has not read yet.
+type late struct {
+	event ha.Event
+	text  string // for the keys of all states it is in
 }
 
 type envelope struct {
 	from, to int
 	message  ha.Message
+	text     string // for the keys of all states it is in
 }
 
 // shot is an order to the fencing device that switches the other node off.
@@ -104,7 +111,8 @@ type world struct {
 	count   int // guests
 	core    [nodes]*ha.Core
 	witness *ha.Witness
-	own     [hosts]bool // this copy may step the machine
+	own     [hosts]bool   // this copy may step the machine
+	mind    [hosts]string // the machines' part of the key; empty: it may have changed
 	host    [hosts]host
 	link    [hosts][hosts]linkMode
 	held    []envelope
@@ -130,7 +138,7 @@ func (w *world) copy() *world {
 	n.own = [hosts]bool{}
 	n.held = append([]envelope(nil), w.held...)
 	for i := range n.host {
-		n.host[i].inbox = append([]ha.Event(nil), w.host[i].inbox...)
+		n.host[i].inbox = append([]late(nil), w.host[i].inbox...)
 	}
 	n.queue = nil
 	return &n
@@ -170,25 +178,33 @@ func (w *world) check() {
 	}
 }
 
-// key is a canonical encoding: equal keys have equal futures.
-func (w *world) key() []byte {
-	b := make([]byte, 0, 1024)
-	for i := range w.core {
-		if w.core[i] != nil {
-			b = append(b, w.core[i].Digest(w.host[i].now)...)
-		}
-		b = append(b, '|')
+// think encodes what a host's agent knows, or what is stored for it.
+func (w *world) think(i int) string {
+	h := &w.host[i]
+	switch {
+	case !h.agent:
+		return fmt.Sprintf("%v%v", h.store, h.cluster)
+	case i == third && w.witness != nil:
+		return w.witness.Digest(h.now)
+	case i != third && w.core[i] != nil:
+		return w.core[i].Digest(h.now)
 	}
-	if w.witness != nil {
-		b = append(b, w.witness.Digest(w.host[third].now)...)
+	return "" // it could not be started, which is a violation already
+}
+
+// key appends a canonical encoding to b: equal keys have equal futures. Most
+// transitions change one agent; the others' parts are those of the state before.
+func (w *world) key(b []byte) []byte {
+	for i := range w.mind {
+		if w.mind[i] == "" {
+			w.mind[i] = w.think(i)
+		}
+		b = append(append(b, w.mind[i]...), '|')
 	}
 	for i := range w.host {
 		h := &w.host[i]
 		b = append(b, '|', bits(h.power, h.agent, h.paused, h.suspended, h.full))
 		b = binary.AppendUvarint(b, h.boot)
-		if !h.agent { // else the digest says what is stored
-			b = fmt.Appendf(b, "%v%v", h.store, h.cluster)
-		}
 		for g := range w.count {
 			m, r := h.machine[g], h.replica[g]
 			left := int64(-1)
@@ -205,14 +221,14 @@ func (w *world) key() []byte {
 			b = binary.AppendUvarint(b, h.store[g].rec.Epoch)
 		}
 		for _, ev := range h.inbox {
-			b = fmt.Appendf(b, "%v", ev)
+			b = append(b, ev.text...)
 		}
 		for _, m := range w.link[i] {
 			b = append(b, byte(m))
 		}
 	}
 	for _, e := range w.held {
-		b = fmt.Appendf(b, "%d%d%v", e.from, e.to, e.message)
+		b = append(append(b, byte(e.from), byte(e.to)), e.text...)
 	}
 	for g := range w.count {
 		e := w.engine[g]
