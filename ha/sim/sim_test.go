@@ -13,7 +13,7 @@ import (
 )
 
 var (
-	schedules = flag.Int("ha.schedules", 0, "number of fault schedules to play; 0: 2000, under the race detector 100")
+	schedules = flag.Int("ha.schedules", 0, "number of fault schedules to play; 0: 2000, under the race detector 50")
 	seed      = flag.Uint64("ha.seed", 1, "first seed; with -ha.schedules=1 that one is replayed with its log")
 )
 
@@ -24,7 +24,7 @@ func TestSchedules(t *testing.T) {
 	if count == 0 {
 		count = 2000
 		if underRace {
-			count = 100
+			count = 50
 		}
 	}
 	defer debug.SetGCPercent(debug.SetGCPercent(400)) // worlds are small and short-lived
@@ -95,10 +95,15 @@ func TestReplay(t *testing.T) {
 }
 
 // TestTakeoverTime: from a power cut to the order to resume, with production
-// timing. The rest of the three seconds belongs to the restore.
+// timing. The rest of the three seconds belongs to the restore. make sim does it
+// at all these seeds, the race detector sees some.
 func TestTakeoverTime(t *testing.T) {
 	const bound = 2750 * time.Millisecond
-	for s := range uint64(200) {
+	seeds := uint64(200)
+	if underRace {
+		seeds = 20
+	}
+	for s := range seeds {
 		stats, err := Run(Options{
 			Seed: s, Guests: 1, Mode: ha.ModeWitness, Length: 12 * time.Second, Quiet: true,
 			Script: []Fault{
