@@ -89,7 +89,7 @@ func TestMutants(t *testing.T) {
 	if underRace {
 		t.Skip("takes minutes under the race detector; make sim runs it without")
 	}
-	defer debug.SetGCPercent(debug.SetGCPercent(400))
+	defer debug.SetGCPercent(debug.SetGCPercent(1600))
 	begin := time.Now()
 	took := make([]string, len(mutations))
 	limit := make(chan struct{}, runtime.GOMAXPROCS(0))

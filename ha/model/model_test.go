@@ -30,10 +30,10 @@ func TestSafe(t *testing.T) {
 		{Mode: ha.ModeBias, Depth: 11, Faults: 1, Guests: 2},
 		{Mode: ha.ModeBias, Depth: 6, Faults: 2},
 	}
-	if underRace {
+	if underRace { // the searchers' sharing; make sim searches all of the above
 		bounds = []Bounds{
-			{Depth: 8, Faults: 1}, {Depth: 4, Faults: 2}, {Depth: 5, Faults: 1, Guests: 2},
-			{Mode: ha.ModeFence, Depth: 9, Faults: 1}, {Mode: ha.ModeBias, Depth: 8, Faults: 1, Guests: 2},
+			{Depth: 7, Faults: 1}, {Depth: 3, Faults: 2}, {Depth: 5, Faults: 1, Guests: 2},
+			{Mode: ha.ModeFence, Depth: 8, Faults: 1}, {Mode: ha.ModeBias, Depth: 6, Faults: 1, Guests: 2},
 		}
 	}
 	if *depth > 0 {

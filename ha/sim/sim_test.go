@@ -27,7 +27,7 @@ func TestSchedules(t *testing.T) {
 			count = 50
 		}
 	}
-	defer debug.SetGCPercent(debug.SetGCPercent(400)) // worlds are small and short-lived
+	defer debug.SetGCPercent(debug.SetGCPercent(1600)) // worlds are small and short-lived
 	begin := time.Now()
 	total, bad := Sweep(*seed, uint64(count), runtime.GOMAXPROCS(0), func(s uint64) Options { return Options{Seed: s} })
 	for _, f := range bad {
