@@ -4,8 +4,10 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
 export CGO_ENABLED ?= 0
-# As everything that is released or put into a guest is built: nothing twice.
-export GOFLAGS ?= -trimpath
+# As everything that is released or put into a guest is built, whatever else the
+# shell says: nothing twice. No debugger reads these programs.
+FLAGS := -trimpath -gcflags=all=-dwarf=false
+export GOFLAGS := $(filter-out $(FLAGS),$(GOFLAGS)) $(FLAGS)
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.0.0)
 FUZZTIME ?= 10s
@@ -42,21 +44,25 @@ demo: deps
 .PHONY: test
 test: unit sim e2e
 
-# TestTools of the module's root vets everything; no debugger reads these programs.
+# TestTools of the module's root vets everything. There is memory enough to collect
+# less garbage, most of it the compiler's.
 .PHONY: unit
 unit: deps
-	CGO_ENABLED=1 go test -race -vet=off -ldflags=-w -p 3 -timeout 20m $$(go list ./... | grep -v -e '^vmctl/node/e2e' -e '^vmctl/packaging/testguest$$')
+	GOGC=400 CGO_ENABLED=1 go test -race -vet=off -ldflags=-w -p 3 -timeout 20m $$(go list ./... | grep -v -e '^vmctl/node/e2e' -e '^vmctl/packaging/testguest$$')
 
 # Who may run a guest: every state within small bounds, 10^4 schedules of at least
-# twenty faults each, and the mutants that they must catch. And what a replica is
-# after a power cut at each of its changes and at 200 random moments.
+# twenty faults each, the mutants that they must catch, and every scenario. And what
+# a replica is after a crash or a power cut at each of its changes, and after one at
+# 200 random moments.
+QUIETLY := grep -v -e '^=== ' -e '^ *--- PASS: .*/'
 .PHONY: sim
+sim: export GOGC = 1600
 sim:
 	GOGC=400 GOMEMLIMIT=4GiB go test -count=1 -v ./ha/model | grep -v '^=== '
 	go test -count=1 -v -run 'TestSchedules|TestBrokenWorlds' ./ha/sim -ha.schedules=10000 | grep -v '^=== '
 	go test -count=1 -v -run TestMutants ./ha | grep -v '^=== '
-	go test -count=1 -v -run 'TestCutAtEveryChange|TestPowerCutAtAnyMoment' ./snapshot | grep -v '^=== '
-	go test -count=1 -run TestCrashAtEveryChange ./snapshot/replica
+	go test -count=1 -run 'TestScenario|TestTakeoverTime|TestInvariants' ./ha/sim ./ha/recovery
+	go test -count=1 -v -run 'TestCutAtEveryChange|TestPowerCutAtAnyMoment|TestCrashAtEveryChange' ./snapshot ./snapshot/replica | $(QUIETLY)
 
 # The same for as long as one likes; what was done is kept, SOAK=-resume goes on.
 SOAK ?=

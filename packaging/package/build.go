@@ -111,9 +111,13 @@ func fill(ctx context.Context, o Options, stage string, date time.Time) error {
 // target makes `go` build and list for the packages' machine.
 var target = []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOAMD64=v1", "GOFLAGS="}
 
+// undebugged makes the compiler write nothing for debuggers, as the Makefile does:
+// it would be stripped.
+const undebugged = "-gcflags=all=-dwarf=false"
+
 func compile(ctx context.Context, o Options, program string) error {
 	// Without -buildvcs=false, a file that git does not know would change the bytes.
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false",
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", undebugged,
 		"-ldflags", "-s -w -X vmctl/node/cli.version="+o.Version, "-o", program, ".")
 	cmd.Dir = o.Root
 	cmd.Env = append(os.Environ(), target...)

@@ -36,7 +36,7 @@ func nfpm(ctx context.Context, root string, log io.Writer) (string, error) {
 	cmd := exec.CommandContext(ctx, "go", "install", nfpmModule+"@"+nfpmVersion)
 	cmd.Dir = fresh
 	// A tool for this machine, whatever the product is built for.
-	cmd.Env = append(os.Environ(), "GOBIN="+fresh, "GOFLAGS=-trimpath", "GOOS=", "GOARCH=", "CGO_ENABLED=0")
+	cmd.Env = append(os.Environ(), "GOBIN="+fresh, "GOFLAGS=-trimpath "+undebugged, "GOOS=", "GOARCH=", "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("install nfpm %s: %w: %s", nfpmVersion, err, lastLine(out))
 	}
