@@ -53,7 +53,7 @@ unit: deps
 # Who may run a guest: every state within small bounds, 10^4 schedules of at least
 # twenty faults each, the mutants that they must catch, and every scenario. And what
 # a replica is after a crash or a power cut at each of its changes, and after one at
-# 200 random moments.
+# 200 random moments; and what the store is after one.
 QUIETLY := grep -v -e '^=== ' -e '^ *--- PASS: .*/'
 .PHONY: sim
 sim: export GOGC = 1600
@@ -61,7 +61,7 @@ sim:
 	GOGC=400 GOMEMLIMIT=4GiB go test -count=1 -v ./ha/model | grep -v '^=== '
 	go test -count=1 -v -run 'TestSchedules|TestBrokenWorlds' ./ha/sim -ha.schedules=10000 | grep -v '^=== '
 	go test -count=1 -v -run TestMutants ./ha | grep -v '^=== '
-	go test -count=1 -run 'TestScenario|TestTakeoverTime|TestInvariants' ./ha/sim ./ha/recovery
+	go test -count=1 -run 'TestScenario|TestTakeoverTime|TestInvariants|^TestPowerCut$$' ./ha/sim ./ha/recovery ./store
 	go test -count=1 -v -run 'TestCutAtEveryChange|TestPowerCutAtAnyMoment|TestCrashAtEveryChange' ./snapshot ./snapshot/replica | $(QUIETLY)
 
 # The same for as long as one likes; what was done is kept, SOAK=-resume goes on.

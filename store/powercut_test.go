@@ -48,13 +48,19 @@ func (m image) clone() image { return image{bytes.Clone(m.data), m.size} }
 // subsets of sectors, since a disk may reorder between two syncs.
 //
 // The first session ends with a failed sync of its last meta page, so the
-// second one begins on a state that is only in the page cache.
+// second one begins on a state that is only in the page cache. The race detector
+// sees one in seven of the images; make sim opens all.
 func TestPowerCut(t *testing.T) {
 	t.Parallel()
 	r := record(t)
 	random := rand.New(rand.NewPCG(1, 2))
 	path := filepath.Join(memoryDir(t), "cut.db")
 	durable, synced, acked, images := r.base.clone(), 0, 0, 0
+	check := func(m image, format string, args ...any) {
+		if images++; !underRace || images%7 == 0 {
+			r.check(t, path, m, acked, fmt.Sprintf(format, args...))
+		}
+	}
 	for i, e := range r.events {
 		pending := r.events[synced : i+1]
 		for torn := range sectors(e) + 1 {
@@ -69,8 +75,7 @@ func TestPowerCut(t *testing.T) {
 					image = apply(image, p, nil)
 				}
 			}
-			r.check(t, path, image, acked, fmt.Sprintf("cut in call %d after %d sectors", i, torn))
-			images++
+			check(image, "cut in call %d after %d sectors", i, torn)
 		}
 		for n := range 3 {
 			image := durable.clone()
@@ -78,8 +83,7 @@ func TestPowerCut(t *testing.T) {
 				whole := random.IntN(3)
 				image = apply(image, p, func(int) bool { return whole == 0 || whole == 1 && random.IntN(2) == 0 })
 			}
-			r.check(t, path, image, acked, fmt.Sprintf("cut in call %d, random subset %d", i, n))
-			images++
+			check(image, "cut in call %d, random subset %d", i, n)
 		}
 		if e.ack {
 			acked++
