@@ -145,6 +145,15 @@ func TestNeighbour(t *testing.T) {
 	d.want(t, "a failure", []string{"peer-lost"}, []string{"peer-loston"})
 	p.silent(false, "")
 	d.want(t, "it is back", nil, []string{"peer-lostoff"})
+	p.silent(true, "b was not heard")
+	d.want(t, "a failure in which the agent dies", []string{"peer-lost"}, []string{"peer-loston"})
+	p = fresh()
+	if err := p.load("b"); err != nil {
+		t.Fatal(err)
+	}
+	d.want(t, "the next agent knows no better", []string{"peer-lost"}, nil)
+	in(0, false, false)
+	d.want(t, "until it hears of the peer", nil, []string{"peer-lostoff"})
 	if p.refusal() != nil {
 		t.Error("a peer in service refuses guests")
 	}

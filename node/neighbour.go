@@ -101,6 +101,9 @@ func (p *neighbour) heard(state nodeState) {
 	p.storing.Lock()
 	defer p.storing.Unlock()
 	if state.Version <= p.state.Version && state.Node == p.state.Node {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.judge() // an earlier agent may have left the alarm that the peer is silent
 		return
 	}
 	err := p.db.Update(func(tx *store.Tx) error {

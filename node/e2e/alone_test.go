@@ -21,7 +21,7 @@ const (
 // the guest is frozen at its deadline, and goes on where it was when the owner
 // hears that it still is the owner. The host itself runs on all the time.
 func TestAloneThenThawed(t *testing.T) {
-	b := sharedBench(t)
+	b := sharedBench(t, resumed)
 	before := b.processes(b.A)
 	b.must(b.B.Signal(syscall.SIGSTOP))
 	b.frozenInTime(b.A)
@@ -52,7 +52,7 @@ func TestAloneThenThawed(t *testing.T) {
 // deadline, before the peer takes it over; once the owner hears of that it ends
 // its copy and follows. The agent runs on all the time.
 func TestAloneThenYields(t *testing.T) {
-	b := sharedBench(t)
+	b := sharedBench(t, resumed)
 	agent := b.A.Agent().Pid
 	cut := time.Now()
 	b.frozenInTime(b.A)

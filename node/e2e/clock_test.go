@@ -121,7 +121,7 @@ func TestClock(t *testing.T) {
 // TestClockWithoutAgent: nobody sets the clock, and people hear of it; the guest
 // is resumed and protected like any other.
 func TestClockWithoutAgent(t *testing.T) {
-	b := newBench(t, "--protection", "resume")
+	b := sharedBench(t, resumed)
 	cut := time.Now()
 	b.must(b.A.PowerCut(t.Context()))
 	b.resumed(b.B, cut)

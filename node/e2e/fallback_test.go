@@ -15,9 +15,10 @@ import (
 // takes the guest over by itself, and an operator who orders it gets the disks as
 // they were before the resync, not those that it had half made.
 func TestPromotedInAResync(t *testing.T) {
-	b := newBench(t, "--protection", "restart")
+	b := sharedBench(t, restarted)
 	_, err := b.A.CLI(t.Context(), "vm", "set", lab.GuestName, "--resync-rate", "1M")
 	b.must(err)
+	b.afterwards("vm", "set", lab.GuestName, "--resync-rate", "1G")
 	b.must(b.Cut(t.Context(), b.A, b.B))
 	lost := time.Now()
 	b.writesAlone(0)

@@ -13,20 +13,10 @@ import (
 	"vmctl/node/e2e/lab"
 )
 
-// smallDisks gives each host so little room that a test can fill it.
-func smallDisks(l *lab.Lab) error {
-	for _, h := range l.Hosts() {
-		if err := h.SmallDisk(256 << 20); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // TestOwnerDiskFull fills the owner's disk: the guest stands still rather than
 // lose a write, its user is told, and it goes on once there is room.
 func TestOwnerDiskFull(t *testing.T) {
-	b := newBenchOn(t, smallDisks, "--protection", "resume")
+	b := sharedBench(t, resumed)
 	b.must(b.A.FillDisk())
 	b.alarm(b.A, "disk-error", true)
 	v, err := b.A.Show(t.Context())
@@ -55,7 +45,7 @@ func TestOwnerDiskFull(t *testing.T) {
 // TestStandbyDiskFull fills the standby's disk: the guest goes on unprotected,
 // and is protected again once there is room.
 func TestStandbyDiskFull(t *testing.T) {
-	b := newBenchOn(t, smallDisks, "--protection", "resume")
+	b := sharedBench(t, resumed)
 	b.must(b.B.FillDisk())
 	b.alarm(b.A, "unprotected", true)
 	v, err := b.A.Show(t.Context())
@@ -75,7 +65,7 @@ func TestStandbyDiskFull(t *testing.T) {
 // node is being filled: it does not count meanwhile, and is filled once the cable
 // is back.
 func TestLinkPulledInResync(t *testing.T) {
-	b := sharedBench(t)
+	b := sharedBench(t, resumed)
 	b.must(b.B.PowerCut(t.Context()))
 	b.must(b.B.Slow(t.Context(), 4_000_000)) // its memory takes a minute
 	b.must(b.B.PowerOn(t.Context()))

@@ -12,7 +12,7 @@ import (
 // rolled back, before it is let go on, or right after. The next agent finishes what
 // was begun, with the memory, whichever it was.
 func TestAgentKilledWhileTakingOver(t *testing.T) {
-	b := sharedBench(t)
+	b := sharedBench(t, resumed)
 	owner, other := b.A, b.B
 	for round := range 4 {
 		b.synced(owner)

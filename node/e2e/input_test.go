@@ -17,7 +17,9 @@ import (
 // TestBadInput asks live agents for what cannot be: each time a clear message,
 // the right exit code, and nothing half-made left behind.
 func TestBadInput(t *testing.T) {
-	t.Parallel()
+	own := &kind{}
+	shared.take(t, own, true)
+	t.Cleanup(func() { shared.gone(own) })
 	ctx := t.Context()
 	l, err := lab.New(ctx, binary, t.Logf)
 	check(t, err)

@@ -44,14 +44,19 @@ func prepare(m *testing.M) (int, error) {
 	if binary, files, err = lab.Build(ctx, root, dir); err != nil {
 		return 1, err
 	}
-	code := m.Run()
-	return code, shared.close()
+	if err := shared.open(); err != nil {
+		return 1, err
+	}
+	return m.Run(), nil
 }
 
 // bench is one lab with a guest on a, watched.
 type bench struct {
 	*lab.Lab
+	A, B     *lab.Host // the guest's owner when the test began, and its peer
 	t        *testing.T
+	kind     *kind
+	last     bool   // nobody has it after this test
 	vm       api.VM // as the test found it
 	recorder *lab.Recorder
 	first    lab.Proof
@@ -59,44 +64,51 @@ type bench struct {
 	ear      *lab.Ear
 	began    time.Time
 	logged   map[*lab.Host]int // bytes of the host's log by then
-	census   map[*lab.Host]string
-	mended   bool // another test can have it
+	census   []string          // what ran on owner, peer and witness when the lab was new
+	undo     [][]string        // commands that mend what the test has changed
+	// recovered is when the guest was recovered last, at the latest.
+	recovered time.Time
+	mended    bool // another test can have it
 }
 
-// newBench forms a cluster, starts a guest on a and waits until it answers and,
-// if it is protected, its replica is complete.
+// newBench has a lab of its own, with a guest made with these flags.
 func newBench(t *testing.T, flags ...string) *bench {
 	t.Helper()
-	return newBenchOn(t, func(*lab.Lab) error { return nil }, flags...)
+	return lastBench(t, &kind{prepare: plain, flags: flags})
 }
 
-// newBenchOn prepares the hosts before they are started.
-func newBenchOn(t *testing.T, prepare func(*lab.Lab) error, flags ...string) *bench {
-	t.Helper()
-	t.Parallel() // a lab has its own hosts, networks and files
-	return form(t, prepare, flags...)
-}
-
-func form(t *testing.T, prepare func(*lab.Lab) error, flags ...string) *bench {
-	t.Helper()
-	ctx := t.Context()
-	l, err := lab.New(ctx, binary, t.Logf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := &bench{Lab: l, t: t, census: map[*lab.Host]string{}}
+// form forms a cluster, starts a guest on a and waits until it answers and, if it
+// is protected, its replica is complete.
+func (b *bench) form() {
+	b.t.Helper()
+	ctx := b.t.Context()
+	var err error
+	b.Lab, err = lab.New(ctx, binary, b.t.Logf)
+	b.must(err)
+	b.A, b.B = b.Lab.A, b.Lab.B
 	b.begin()
-	b.ear, err = l.Hear()
+	b.ear, err = b.Hear()
 	b.must(err)
-	b.must(prepare(l))
-	b.must(l.Form(ctx))
-	b.vm, err = l.A.CreateGuest(ctx, files, flags...)
+	b.must(b.kind.prepare(b.Lab))
+	b.must(b.Form(ctx))
+	b.vm, err = b.A.CreateGuest(ctx, files, b.kind.flags...)
 	b.must(err)
-	b.watch(nil)
-	return b
+	b.watch()
+	if b.last {
+		return
+	}
+	if r := b.saved.Replica.Resync; r == nil || r.Kind != api.ResyncFull || r.TotalBytes < 64<<20 {
+		b.t.Errorf("the first copy: %+v", r)
+	}
+	if b.vm.Protection.Level == "resume" {
+		b.standby(b.A, b.B)
+	}
+	for _, h := range b.roles() {
+		b.census = append(b.census, b.kinds(h))
+	}
 }
 
-// begin notes where the test begins, and how it ends.
+// begin notes where the test begins, and looks at the hosts' logs at its end.
 func (b *bench) begin() {
 	b.began, b.logged = time.Now(), map[*lab.Host]int{}
 	for _, h := range b.Hosts() {
@@ -110,20 +122,12 @@ func (b *bench) begin() {
 				b.t.Errorf("%s has a race or a panic in its log", h.Name)
 			}
 		}
-		if b.t.Failed() {
-			b.tell()
-		} else if b.mended && shared.put(b) {
-			return
-		}
-		if err := b.close(); err != nil {
-			b.t.Error(err)
-		}
 	})
 }
 
-// watch begins to record the guest, wakes it if there is need, and waits until it
-// is as it has to be when a test begins.
-func (b *bench) watch(wake func() error) {
+// watch begins to record the guest and waits until it is as it has to be when a
+// test begins.
+func (b *bench) watch() {
 	b.t.Helper()
 	ctx := b.t.Context()
 	var err error
@@ -137,9 +141,6 @@ func (b *bench) watch(wake func() error) {
 			b.t.Log("no second execution: ", text)
 		}
 	})
-	if wake != nil {
-		b.must(wake())
-	}
 	b.first, err = b.WaitAnswer(ctx, time.Minute)
 	b.must(err)
 	if b.vm.Protection.Level != "none" {
@@ -152,6 +153,9 @@ func (b *bench) watch(wake func() error) {
 func (b *bench) close() error {
 	if b.ear != nil {
 		b.ear.Close()
+	}
+	if b.Lab == nil {
+		return nil
 	}
 	return b.Lab.Close()
 }
@@ -209,7 +213,7 @@ func (b *bench) notTaken() {
 
 // tell prints what a person would look at after a failure.
 func (b *bench) tell() {
-	for _, h := range []*lab.Host{b.A, b.B, b.W} {
+	for _, h := range b.Hosts() {
 		b.t.Logf("--- log of %s\n%s", h.Name, lab.LastLines(b.logOf(h), 40))
 		if console := h.Console(b.vm.UUID); console != "" {
 			b.t.Logf("--- the guest's console on %s\n%s", h.Name, console)

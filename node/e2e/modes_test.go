@@ -17,10 +17,16 @@ func (b *bench) mode(leased bool, args ...string) {
 	b.t.Helper()
 	_, err := b.A.CLI(b.t.Context(), append([]string{"ha", "mode"}, args...)...)
 	b.must(err)
+	b.lives(leased, args[0])
+}
+
+// lives waits until the guest lives under a mode.
+func (b *bench) lives(leased bool, mode string) {
+	b.t.Helper()
 	b.must(lab.Eventually(b.t.Context(), 20*time.Second, func() error {
 		for _, h := range []*lab.Host{b.A, b.B} {
 			status, err := h.API().HA(b.t.Context())
-			if err != nil || status.Mode != args[0] {
+			if err != nil || status.Mode != mode {
 				return fmt.Errorf("%s has the mode %s: %w", h.Name, status.Mode, err)
 			}
 			if g := status.Guests[0]; g.Lease != nil && g.Lease.Required != leased {
@@ -31,31 +37,60 @@ func (b *bench) mode(leased bool, args ...string) {
 	}))
 }
 
+// reconfigured restarts both agents; the guest runs on.
+func (b *bench) reconfigured() {
+	b.t.Helper()
+	for _, h := range []*lab.Host{b.A, b.B} {
+		b.must(h.KillAgent())
+		b.must(h.StartAgent(b.t.Context()))
+	}
+	b.synced(b.A)
+}
+
+// witnessed makes the witness the third vote again.
+func (b *bench) witnessed() {
+	b.t.Helper()
+	if b.W.Off() {
+		b.must(b.W.PowerOn(b.t.Context()))
+	}
+	b.must(b.AddWitness(b.t.Context()))
+	b.lives(true, "witness")
+}
+
 // fenced gives both nodes fencing devices and makes them the third vote. There
 // is no witness any more.
 func (b *bench) fenced() {
 	b.t.Helper()
 	b.must(b.Fences())
-	for _, h := range []*lab.Host{b.A, b.B} { // the guest runs on
-		b.must(h.KillAgent())
-		b.must(h.StartAgent(b.t.Context()))
-	}
-	b.synced(b.A)
+	b.reconfigured()
 	b.mode(false, "fence", "--delay", "4s")
 	b.must(b.W.PowerCut(b.t.Context()))
 }
 
+// shots are what the fencing device was asked.
 func (b *bench) shots() string {
 	data, err := os.ReadFile(b.ShotLog())
 	b.must(err)
 	return string(data)
 }
 
-// TestFence has no witness: b switches a off with a fence agent before it takes
-// the guest over, and a comes back as its standby.
+// TestFence has no witness but a device that switches a host off.
 func TestFence(t *testing.T) {
-	b := newBench(t, "--protection", "resume")
+	b := sharedBench(t, resumed)
 	b.fenced()
+	b.fenceCableCut()
+	b.must(os.Remove(b.ShotLog()))
+	b.fenceTakeover()
+	b.swap() // b has the guest
+	b.must(b.Configure())
+	b.reconfigured()
+	b.witnessed()
+}
+
+// fenceTakeover: b switches a off with a fence agent before it takes the guest over,
+// and a comes back as its standby.
+func (b *bench) fenceTakeover() {
+	t := b.t
 	for _, h := range []*lab.Host{b.A, b.B} {
 		out, err := h.CLI(t.Context(), "ha", "fence-check")
 		b.must(err)
@@ -69,7 +104,7 @@ func TestFence(t *testing.T) {
 	if pid := b.A.QEMU(t.Context(), b.vm.UUID); pid != 0 {
 		t.Errorf("a still has a QEMU, process %d", pid)
 	}
-	if shots := b.shots(); !strings.Contains(shots, "off a") || strings.Contains(shots, "off b") {
+	if shots := b.shots(); !strings.Contains(shots, "off "+b.A.Name) || strings.Contains(shots, "off "+b.B.Name) {
 		t.Errorf("the device was asked:\n%s", shots)
 	}
 	t.Logf("the guest was back after %v", stint.First.Sub(cut).Round(time.Millisecond))
@@ -78,16 +113,15 @@ func TestFence(t *testing.T) {
 	b.synced(b.B)
 }
 
-// TestFenceCableCut cuts the cable between the nodes: the owner shoots first,
-// its guest never stops, and the other one does not start it when it is back
-// behind the cut cable.
-func TestFenceCableCut(t *testing.T) {
-	b := newBench(t, "--protection", "resume")
-	b.fenced()
+// fenceCableCut cuts the cable between the nodes: the owner shoots first, its guest
+// never stops, and the other one does not start it when it is back behind the cut
+// cable.
+func (b *bench) fenceCableCut() {
+	t := b.t
 	pid := b.A.QEMU(t.Context(), b.vm.UUID)
 	b.must(b.Cut(t.Context(), b.A, b.B))
 	b.must(lab.Eventually(t.Context(), 20*time.Second, func() error {
-		if shots := b.shots(); !strings.Contains(shots, "off b") {
+		if shots := b.shots(); !strings.Contains(shots, "off "+b.B.Name) {
 			return fmt.Errorf("nobody shot:\n%s", shots)
 		}
 		return nil
@@ -104,7 +138,7 @@ func TestFenceCableCut(t *testing.T) {
 	b.must(b.B.PowerOn(t.Context()))
 	b.alarm(b.B, "peer-lost", true)
 	time.Sleep(6 * time.Second) // its head start is over by now
-	if shots := b.shots(); strings.Contains(shots, "off a") {
+	if shots := b.shots(); strings.Contains(shots, "off "+b.A.Name) {
 		t.Errorf("b shot a without having heard it:\n%s", shots)
 	}
 	why, err := b.B.CLI(t.Context(), "ha", "why", lab.GuestName)
@@ -119,8 +153,8 @@ func TestFenceCableCut(t *testing.T) {
 // TestBias has no witness: b was chosen beforehand. It takes a's guest over, and
 // when it is b that is silent, a's guest freezes instead.
 func TestBias(t *testing.T) {
-	b := newBench(t, "--protection", "resume")
-	b.mode(true, "bias", "--bias", "b")
+	b := sharedBench(t, resumed)
+	b.mode(true, "bias", "--bias", b.B.Name)
 	b.must(b.W.PowerCut(t.Context()))
 	cut := time.Now()
 	b.must(b.A.PowerCut(t.Context()))
@@ -135,7 +169,7 @@ func TestBias(t *testing.T) {
 	_, err = b.B.CLI(t.Context(), "node", "maintenance", "off")
 	b.must(err)
 	b.synced(b.A)
-	b.mode(true, "bias", "--bias", "b")
+	b.mode(true, "bias", "--bias", b.B.Name)
 	b.must(b.B.PowerCut(t.Context()))
 	_, err = b.A.WaitState(t.Context(), 20*time.Second, lab.InState("frozen"))
 	b.must(err)
@@ -146,4 +180,5 @@ func TestBias(t *testing.T) {
 	b.must(err)
 	b.must(b.B.PowerOn(t.Context()))
 	b.synced(b.A)
+	b.witnessed()
 }

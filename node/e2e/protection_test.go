@@ -17,7 +17,7 @@ import (
 // writes go on after the bound, the replica is outdated, and made whole when
 // the peer is back.
 func TestPeerSilent(t *testing.T) {
-	b := sharedBench(t)
+	b := sharedBench(t, resumed)
 	b.must(b.B.Signal(syscall.SIGSTOP))
 	before, _, _ := b.recorder.Last()
 	_, err := b.A.WaitState(t.Context(), 20*time.Second, func(v api.VM) error {
@@ -44,7 +44,7 @@ func TestPeerSilent(t *testing.T) {
 // TestOutdatedIsNotPromoted cuts the replication and later the owner's power:
 // the peer's replica lacks acknowledged writes and is left alone.
 func TestOutdatedIsNotPromoted(t *testing.T) {
-	b := sharedBench(t)
+	b := sharedBench(t, resumed)
 	b.must(b.Cut(t.Context(), b.A, b.B))
 	b.alarm(b.A, "unprotected", true)
 	b.must(b.A.PowerCut(t.Context()))
@@ -57,7 +57,7 @@ func TestOutdatedIsNotPromoted(t *testing.T) {
 	b.must(b.Heal(t.Context()))
 	back := time.Now()
 	b.must(b.A.PowerOn(t.Context()))
-	stint, err := b.recorder.WaitOn(t.Context(), "a", back, time.Minute)
+	stint, err := b.recorder.WaitOn(t.Context(), b.A.Name, back, time.Minute)
 	b.must(err)
 	if stint.Token == b.first.Token {
 		t.Error("the guest cannot have kept its memory")
@@ -65,25 +65,23 @@ func TestOutdatedIsNotPromoted(t *testing.T) {
 	b.synced(b.A)
 }
 
-// TestStoppedStaysStopped stops the guest and cuts the owner's power: the peer
-// does not revive what its user switched off.
-func TestStoppedStaysStopped(t *testing.T) {
-	b := newBench(t, "--protection", "resume")
-	_, err := b.A.CLI(t.Context(), "vm", "stop", lab.GuestName, "--timeout", "20s")
-	b.must(err)
-	b.must(b.A.PowerCut(t.Context()))
+// staysStopped cuts the owner's power when its guest is stopped: the peer does not
+// revive what its user switched off.
+func (b *bench) staysStopped() {
+	b.t.Helper()
+	b.must(b.A.PowerCut(b.t.Context()))
 	b.notTaken()
 }
 
 // TestPausedStaysPaused takes over a guest that its user had paused.
 func TestPausedStaysPaused(t *testing.T) {
-	b := sharedBench(t)
+	b := sharedBench(t, resumed)
 	_, err := b.A.CLI(t.Context(), "vm", "pause", lab.GuestName)
 	b.must(err)
 	b.pausedSince(b.A, time.Now())
 	b.must(b.A.PowerCut(t.Context()))
 	_, err = b.B.WaitState(t.Context(), 30*time.Second, func(v api.VM) error {
-		if v.Owner != "b" || v.State != "paused" {
+		if v.Owner != b.B.Name || v.State != "paused" {
 			return fmt.Errorf("on %s it is %s", v.Owner, v.State)
 		}
 		return nil
@@ -98,11 +96,10 @@ func TestPausedStaysPaused(t *testing.T) {
 // TestRestartLevel protects the disks only, two of them, one qcow2: after the
 // power cut the guest boots on the peer and finds every record that it wrote.
 func TestRestartLevel(t *testing.T) {
-	b := newBench(t, "--protection", "restart", "--disk", "size=16M,format=qcow2")
-	time.Sleep(2 * time.Second)
+	b := sharedBench(t, restarted)
 	cut := time.Now()
 	b.must(b.A.PowerCut(t.Context()))
-	_, err := b.recorder.WaitOn(t.Context(), "b", cut, time.Minute)
+	_, err := b.recorder.WaitOn(t.Context(), b.B.Name, cut, time.Minute)
 	b.must(err)
 	proof, err := b.WaitAnswer(t.Context(), 10*time.Second)
 	b.must(err)
@@ -120,7 +117,7 @@ func TestRestartLevel(t *testing.T) {
 // TestPromoteByHand has no witness: nothing is promoted by itself, and by hand
 // only with the operator's word that the peer is off.
 func TestPromoteByHand(t *testing.T) {
-	b := newBench(t, "--protection", "resume")
+	b := sharedBench(t, resumed)
 	_, err := b.A.CLI(t.Context(), "witness", "remove")
 	b.must(err)
 	b.must(lab.Eventually(t.Context(), 20*time.Second, func() error {
@@ -144,12 +141,13 @@ func TestPromoteByHand(t *testing.T) {
 	b.resumed(b.B, cut)
 	b.must(b.A.PowerOn(t.Context()))
 	b.synced(b.B)
+	b.witnessed()
 }
 
 // TestMaintenance gives the guest away and back: its memory comes along, and
 // nobody mistakes it for a failure.
 func TestMaintenance(t *testing.T) {
-	b := sharedBench(t)
+	b := sharedBench(t, resumed)
 	for round, pair := range [][2]*lab.Host{{b.A, b.B}, {b.B, b.A}} {
 		from, to := pair[0], pair[1]
 		v := b.synced(from)
@@ -211,7 +209,7 @@ func (b *bench) wentOn(from, to *lab.Host, since time.Time) {
 // even when the guard is late to say that QEMU has ended: without this, a guest
 // that is handed over by a shutdown stays where it is.
 func TestReplicaOutlivesQEMU(t *testing.T) {
-	b := newBench(t, "--protection", "restart")
+	b := lastBench(t, restarted)
 	guard, err := lab.Parent(b.A.QEMU(t.Context(), b.vm.UUID))
 	b.must(err)
 	b.must(syscall.Kill(guard, syscall.SIGSTOP))
@@ -229,12 +227,12 @@ func TestReplicaOutlivesQEMU(t *testing.T) {
 // TestMaintenanceOfRestart moves a guest whose disks only are protected: it is
 // shut down and boots on the peer, with every record it wrote.
 func TestMaintenanceOfRestart(t *testing.T) {
-	b := newBench(t, "--protection", "restart")
+	b := sharedBench(t, restarted)
 	b.synced(b.A)
 	began := time.Now()
 	_, err := b.A.CLI(t.Context(), "node", "maintenance", "on")
 	b.must(err)
-	stint, err := b.recorder.WaitOn(t.Context(), "b", began, time.Minute)
+	stint, err := b.recorder.WaitOn(t.Context(), b.B.Name, began, time.Minute)
 	b.must(err)
 	proof, err := b.WaitAnswer(t.Context(), 10*time.Second)
 	b.must(err)
@@ -243,4 +241,6 @@ func TestMaintenanceOfRestart(t *testing.T) {
 	}
 	b.synced(b.B)
 	b.wentOn(b.A, b.B, began)
+	_, err = b.A.CLI(t.Context(), "node", "maintenance", "off")
+	b.must(err)
 }

@@ -14,14 +14,15 @@ import (
 // other one resumes them in the order that their user wants. When the first is
 // back, the guest with failback goes home without losing a step of its work.
 func TestRecoveryInOrderAndHome(t *testing.T) {
-	b := newBench(t, "--protection", "resume", "--failback", "when-synced", "--settle", "2")
+	b := sharedBench(t, resumed)
 	ctx := t.Context()
-	_, err := b.A.CreateBeside(ctx, "batch", files, "--protection", "resume", "--priority", "-5")
+	_, err := b.A.CreateQuiet(ctx, "batch", files, "--protection", "resume", "--priority", "-5")
 	b.must(err)
-	_, err = b.A.CreateBeside(ctx, "db", files, "--protection", "resume")
+	_, err = b.A.CreateQuiet(ctx, "db", files, "--protection", "resume")
 	b.must(err)
-	_, err = b.A.CLI(ctx, "vm", "set", lab.GuestName, "--after", "db")
+	_, err = b.A.CLI(ctx, "vm", "set", lab.GuestName, "--after", "db", "--home", b.A.Name, "--failback", "when-synced", "--settle", "2")
 	b.must(err)
+	b.afterwards("vm", "set", lab.GuestName, "--after", "", "--failback", "never", "--settle", "30")
 	for _, name := range []string{"batch", "db", lab.GuestName} {
 		b.must(lab.Eventually(ctx, time.Minute, func() error {
 			v, err := b.A.API().VM(ctx, name)
@@ -51,7 +52,7 @@ func TestRecoveryInOrderAndHome(t *testing.T) {
 
 	back := time.Now()
 	b.must(b.A.PowerOn(ctx))
-	home, err := b.recorder.WaitOn(ctx, "a", back, 2*time.Minute)
+	home, err := b.recorder.WaitOn(ctx, b.A.Name, back, 2*time.Minute)
 	b.must(err)
 	proof, err := b.WaitAnswer(ctx, 10*time.Second)
 	b.must(err)
@@ -60,7 +61,7 @@ func TestRecoveryInOrderAndHome(t *testing.T) {
 	}
 	stints := b.recorder.Stints()
 	away := stints[len(stints)-2]
-	if away.Node != "b" || home.From <= away.To {
+	if away.Node != b.B.Name || home.From <= away.To {
 		t.Errorf("work was lost on the way home: away %+v, home %+v", away, home)
 	}
 	t.Logf("home %.1f s after the power was back; step %d there, %d here", home.First.Sub(back).Seconds(), away.To, home.From)
@@ -71,8 +72,14 @@ func TestRecoveryInOrderAndHome(t *testing.T) {
 		return nil
 	}))
 	for _, name := range []string{"db", "batch"} {
-		if v, err := b.B.API().VM(ctx, name); err != nil || v.Owner != "b" || v.Home != "a" {
+		if v, err := b.B.API().VM(ctx, name); err != nil || v.Owner != b.B.Name || v.Home != b.A.Name {
 			t.Errorf("%s was not to move: owner %s, home %s, %v", name, v.Owner, v.Home, err)
+		}
+	}
+	for _, name := range []string{"db", "batch"} {
+		for _, verb := range []string{"kill", "rm"} {
+			_, err := b.B.CLI(ctx, "vm", verb, name)
+			b.must(err)
 		}
 	}
 }

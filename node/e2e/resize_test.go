@@ -16,7 +16,7 @@ import (
 // room. Its replica does not count until it is as large and everything was compared;
 // then the guest goes on on the peer, with the larger disks.
 func TestDisksGrow(t *testing.T) {
-	b := newBench(t, "--protection", "resume", "--disk", "32M,format=qcow2")
+	b := sharedBench(t, twoDisks)
 	pid := b.A.QEMU(t.Context(), b.vm.UUID)
 	before, _, _ := b.recorder.Last()
 	began := time.Now()
@@ -31,7 +31,7 @@ func TestDisksGrow(t *testing.T) {
 	// The standby passes the request on, also in the middle of the resync.
 	_, err = b.B.CLI(t.Context(), "vm", "disk", "resize", lab.GuestName, "disk1", "+16M")
 	b.must(err)
-	b.sees(96<<20, 48<<20)
+	b.sees(96<<20, 32<<20)
 	b.must(lab.Eventually(t.Context(), 20*time.Second, func() error {
 		if now, _, _ := b.recorder.Last(); now.Counter < before.Counter+2*lab.Rate {
 			return fmt.Errorf("the guest stands still: counter %d, then %d", before.Counter, now.Counter)
@@ -61,14 +61,14 @@ func TestDisksGrow(t *testing.T) {
 	cut := time.Now()
 	b.must(b.A.PowerCut(t.Context()))
 	b.resumed(b.B, cut)
-	b.sees(96<<20, 48<<20)
+	b.sees(96<<20, 32<<20)
 }
 
 // TestOwnerDiesWhileDisksGrow cuts the owner's power right after a disk has grown:
 // the peer's copy does not count, so nobody takes the guest over. With the power it
 // comes back on its owner, with the larger disk, and is protected again.
 func TestOwnerDiesWhileDisksGrow(t *testing.T) {
-	b := newBench(t, "--protection", "restart")
+	b := sharedBench(t, restarted)
 	_, err := b.A.CLI(t.Context(), "vm", "set", lab.GuestName, "--resync-rate", "1M") // a minute and a half
 	b.must(err)
 	_, err = b.A.CLI(t.Context(), "vm", "disk", "resize", lab.GuestName, "disk0", "+32M")
@@ -117,7 +117,7 @@ func (b *bench) refused(what, say, disk, size string) {
 // has the agent killed in the middle of it: each time the guest runs on, and in the
 // end guest, spec and replica have disks of one size, and are equal.
 func TestDisksGrowInBadTimes(t *testing.T) {
-	b := newBench(t, "--protection", "resume")
+	b := sharedBench(t, resumed)
 	pid := b.A.QEMU(t.Context(), b.vm.UUID)
 	b.must(b.Cut(t.Context(), b.A, b.B))
 	b.writesAlone(0)

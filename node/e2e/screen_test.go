@@ -77,12 +77,13 @@ func (b *bench) sameScreen(on *lab.Host, before lab.Screen) {
 	b.t.Logf("the screen on %s: %dx%d, %d colours, the cursor's pixels that differ: %v", on.Name, now.Width, now.Height, now.Colours(), cells)
 }
 
-// TestScreenSurvives takes a guest with a screen over three times, paused, so that
-// nothing moves on it: in its standby; in a QEMU started for it; and from the
-// checkpoint before the last.
+// TestScreenSurvives gives a protected guest more memory and a screen while it is
+// off: its replica, which is open on the peer all the time, takes them. Then it is
+// taken over three times, paused, so that nothing moves on its screen: in its standby;
+// in a QEMU started for it; and from the checkpoint before the last.
 func TestScreenSurvives(t *testing.T) {
-	b := newBench(t, "--protection", "resume", "--display", "vnc",
-		"--append", lab.KernelLine()+" console=tty0 console=ttyS0 loglevel=7 vt.global_cursor_default=0")
+	b := lastBench(t, resumed)
+	b.hardwareGrows()
 	b.standby(b.A, b.B)
 	before := b.pauseOn(b.A)
 	b.must(b.A.PowerCut(t.Context()))
@@ -107,24 +108,22 @@ func TestScreenSurvives(t *testing.T) {
 	b.wakeOn(b.B, "the one before the last", before)
 }
 
-// TestHardwareGrows gives a protected guest more memory and a screen while it is
-// off: its replica, which is open on the peer all the time, takes them.
-func TestHardwareGrows(t *testing.T) {
-	b := newBench(t, "--protection", "resume")
+// hardwareGrows starts the guest anew with more memory and a screen.
+func (b *bench) hardwareGrows() {
+	b.t.Helper()
+	ctx := b.t.Context()
 	stopped := time.Now()
-	for _, line := range [][]string{{"stop", "--timeout", "20s"}, {"set", "--memory", "160M", "--display", "vnc"}, {"start"}} {
-		_, err := b.A.CLI(t.Context(), append([]string{"vm", line[0], lab.GuestName}, line[1:]...)...)
+	line := lab.KernelLine() + " console=tty0 console=ttyS0 loglevel=7 vt.global_cursor_default=0"
+	for _, words := range [][]string{{"stop", "--timeout", "20s"}, {"set", "--memory", "160M", "--display", "vnc", "--append", line}, {"start"}} {
+		_, err := b.A.CLI(ctx, append([]string{"vm", words[0], lab.GuestName}, words[1:]...)...)
 		b.must(err)
 	}
-	_, err := b.recorder.WaitOn(t.Context(), "a", stopped.Add(time.Second), time.Minute)
+	_, err := b.recorder.WaitOn(ctx, b.A.Name, stopped.Add(time.Second), time.Minute)
 	b.must(err)
-	b.first, err = b.WaitAnswer(t.Context(), 10*time.Second)
+	b.first, err = b.WaitAnswer(ctx, 10*time.Second)
 	b.must(err)
-	b.saved, err = b.A.WaitState(t.Context(), time.Minute, lab.SyncedSince(time.Now()))
+	b.saved, err = b.A.WaitState(ctx, time.Minute, lab.SyncedSince(time.Now()))
 	b.must(err)
-	cut := time.Now()
-	b.must(b.A.PowerCut(t.Context()))
-	b.resumed(b.B, cut)
 }
 
 // pausedSince waits for a checkpoint of the paused guest.

@@ -49,7 +49,7 @@ func (b *bench) ended(h *lab.Host) {
 // TestAgentTerminated stops the owner's agent as an upgrade does: the guest
 // runs on where it is.
 func TestAgentTerminated(t *testing.T) {
-	b := sharedBench(t)
+	b := sharedBench(t, resumed)
 	before := b.synced(b.A)
 	b.must(b.A.Signal(syscall.SIGTERM))
 	b.ended(b.A)
@@ -63,7 +63,7 @@ func TestAgentTerminated(t *testing.T) {
 // TestNodeShutdown switches a host off on purpose: the guest goes on on the
 // peer before that, nothing is lost, and nobody takes it for a failure.
 func TestNodeShutdown(t *testing.T) {
-	b := sharedBench(t)
+	b := sharedBench(t, resumed)
 	v := b.synced(b.A)
 	began := time.Now()
 	out, err := b.A.CLI(t.Context(), "node", "shutdown")
@@ -99,7 +99,16 @@ func TestNodeShutdown(t *testing.T) {
 // TestNodeShutdownUnprotected: what nobody can take over is shut down in order,
 // and starts again with the node.
 func TestNodeShutdownUnprotected(t *testing.T) {
-	b := newBench(t, "--protection", "none")
+	b := sharedBench(t, restarted)
+	_, err := b.A.CLI(t.Context(), "vm", "set", lab.GuestName, "--protection", "none")
+	b.must(err)
+	b.afterwards("vm", "set", lab.GuestName, "--protection", "restart")
+	b.must(lab.Eventually(t.Context(), 20*time.Second, func() error {
+		if v, err := b.A.Show(t.Context()); err != nil || v.Protection.Level != "none" || v.Replica != nil {
+			return fmt.Errorf("it is still protected: %+v, replica %+v, %w", v.Protection, v.Replica, err)
+		}
+		return nil
+	}))
 	out, err := b.A.CLI(t.Context(), "node", "shutdown")
 	b.must(err)
 	if !strings.Contains(out, "was stopped: guest; it is not protected") {
@@ -111,7 +120,7 @@ func TestNodeShutdownUnprotected(t *testing.T) {
 	t.Log("disk:", report)
 	began := time.Now()
 	b.must(b.A.StartAgent(t.Context()))
-	_, err = b.recorder.WaitOn(t.Context(), "a", began, time.Minute)
+	_, err = b.recorder.WaitOn(t.Context(), b.A.Name, began, time.Minute)
 	b.must(err)
 	proof, err := b.WaitAnswer(t.Context(), 10*time.Second)
 	b.must(err)
@@ -122,13 +131,17 @@ func TestNodeShutdownUnprotected(t *testing.T) {
 
 // TestMaintenanceOutlastsTheHost: a host in maintenance goes away and comes back
 // without an alarm, still in maintenance, and takes over all the same when its
-// peer dies: nobody else could. Its lab is new: that a peer is away is told only
-// once in a while.
+// peer dies: nobody else could. That a peer is away is told once in a while only, so
+// that b's agent must not have told it yet.
 func TestMaintenanceOutlastsTheHost(t *testing.T) {
-	b := newBench(t, "--protection", "resume")
+	b := sharedBench(t, resumed)
+	b.must(b.B.KillAgent())
+	b.must(b.B.StartAgent(t.Context()))
+	b.synced(b.A)
 	began := time.Now()
 	_, err := b.A.CLI(t.Context(), "node", "maintenance", "on")
 	b.must(err)
+	b.afterwards("node", "maintenance", "off") // it has the guest again then
 	b.resumed(b.B, began)
 	b.synced(b.B)
 	b.must(b.A.PowerCut(t.Context()))
@@ -186,7 +199,10 @@ func (b *bench) aheadOfCheckpoint() {
 // TestRejoin follows a node that was taken over, step by step: it finds its
 // epoch refused, keeps what it wrote alone, and is the standby again.
 func TestRejoin(t *testing.T) {
-	b := newBench(t, "--protection", "resume", "--interval", "5")
+	b := sharedBench(t, resumed)
+	_, err := b.A.CLI(t.Context(), "vm", "set", lab.GuestName, "--interval", "5")
+	b.must(err)
+	b.afterwards("vm", "set", lab.GuestName, "--interval", fmt.Sprint(b.vm.Protection.IntervalSeconds))
 	b.aheadOfCheckpoint()
 	cut := time.Now()
 	b.must(b.A.PowerCut(t.Context()))
@@ -197,7 +213,7 @@ func TestRejoin(t *testing.T) {
 	}
 	b.must(b.A.PowerOn(t.Context()))
 	v := b.synced(b.B)
-	if v.Owner != "b" || v.Epoch != b.vm.Epoch+1 {
+	if v.Owner != b.B.Name || v.Epoch != b.vm.Epoch+1 {
 		t.Errorf("owner %s, epoch %d", v.Owner, v.Epoch)
 	}
 	b.event(b.A, "disks-kept")
@@ -208,7 +224,7 @@ func TestRejoin(t *testing.T) {
 		return err
 	}))
 	kept := v.Kept[0]
-	if kept.Node != "a" || kept.Epoch != b.vm.Epoch || kept.Bytes == 0 {
+	if kept.Node != b.A.Name || kept.Epoch != b.vm.Epoch || kept.Bytes == 0 {
 		t.Errorf("kept: %+v", kept)
 	}
 	report, err := testguest.VerifyDisk(t.Context(), filepath.Join(kept.Path, "disk0.raw"))

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -15,102 +14,73 @@ import (
 	"vmctl/node/e2e/lab"
 )
 
-// A guest's boot under emulation costs more processor time than most tests that
-// have it. Tests that leave a lab and its guest in good order, and to which it is
-// all the same what both have been through, hand them on.
+// sharedBench is a lab of a kind with a guest on a, which is protected. Another test
+// may have had it, and another gets it if this one passes: the lab is mended at its
+// end, and that it can be is part of the test. Whatever the test asserts must be
+// about what happened since it began, and not depend on when the guest was recovered
+// last, nor twice on the same plain notification. The hosts' names may be exchanged:
+// a is the one that has the guest.
+func sharedBench(t *testing.T, k *kind) *bench { return benchOf(t, k, false) }
 
-// shared are the labs that the next tests can have.
-var shared shelf
+// lastBench is a lab of a kind that nobody has after this test.
+func lastBench(t *testing.T, k *kind) *bench { return benchOf(t, k, true) }
 
-type shelf struct {
-	mu     sync.Mutex
-	wanted int // tests that will come for one
-	idle   []*bench
-}
-
-// sharedBench is a lab with a guest on a that is protected and waited for by a
-// standby. Another test may have had it, and another gets it if this one passes:
-// the lab is mended at its end, and that it can be is part of the test. Whatever
-// the test asserts must be about what happened since it began, and not depend on
-// when the guest was recovered last, nor twice on the same plain notification.
-func sharedBench(t *testing.T) *bench {
+func benchOf(t *testing.T, k *kind, last bool) *bench {
 	t.Helper()
-	shared.want()
-	t.Parallel()
-	b := shared.take()
-	if b == nil {
-		b = form(t, func(*lab.Lab) error { return nil }, "--protection", "resume")
-		b.standby(b.A, b.B)
-		for _, h := range b.Hosts() {
-			b.census[h] = b.kinds(h)
-		}
+	before := shared.take(t, k, last)
+	b := &bench{t: t, kind: k, last: last}
+	t.Cleanup(b.leave)
+	if before == nil {
+		b.form()
 	} else {
-		b = &bench{Lab: b.Lab, t: t, ear: b.ear, census: b.census}
+		b.Lab, b.ear, b.census, b.A, b.B, b.recovered = before.Lab, before.ear, before.census, before.A, before.B, before.recovered
 		b.Log = t.Logf
 		b.ear.Forget()
 		b.begin()
 		var err error
 		b.vm, err = b.A.Show(t.Context())
 		b.must(err)
-		b.watch(func() error {
-			_, err := b.A.CLI(t.Context(), "vm", "unpause", lab.GuestName)
-			return err
+		b.watch()
+	}
+	if !last {
+		t.Cleanup(func() { // while it is still watched
+			if t.Failed() {
+				return
+			}
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 3*time.Minute)
+			defer cancel()
+			began := time.Now()
+			if err := b.mend(ctx); err != nil {
+				t.Errorf("after the test the lab does not become as it was: %v", err)
+			}
+			t.Logf("the test took %v, mending its lab %v", began.Sub(b.began).Round(time.Second/10), time.Since(began).Round(time.Second/10))
 		})
 	}
-	t.Cleanup(func() { // while it is still watched
-		if t.Failed() {
-			return
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
-		defer cancel()
-		if err := b.mend(ctx); err != nil {
-			t.Errorf("after the test the lab does not become as it was: %v", err)
-		}
-	})
 	return b
 }
 
-func (s *shelf) want() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.wanted++
-}
-
-// take gives a lab to a test that wanted one, nil if there is none.
-func (s *shelf) take() *bench {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.wanted--
-	if len(s.idle) == 0 {
-		return nil
+// leave hands the lab on, or removes it.
+func (b *bench) leave() {
+	if b.Lab != nil && b.t.Failed() {
+		b.tell()
+	} else if b.mended && shared.give(b.kind, b) {
+		return
 	}
-	b := s.idle[0]
-	s.idle = s.idle[1:]
-	return b
-}
-
-// put says whether it keeps a lab: only if there will be somebody to have it.
-func (s *shelf) put(b *bench) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.idle) >= s.wanted {
-		return false
+	if err := b.close(); err != nil {
+		b.t.Error(err)
 	}
-	s.idle = append(s.idle, b)
-	return true
+	shared.gone(b.kind)
 }
 
-// close removes what is left when all tests have ended.
-func (s *shelf) close() (failed error) {
-	for _, b := range s.idle {
-		failed = errors.Join(failed, b.close())
-	}
-	return failed
-}
+// afterwards has the owner's agent told something when the lab is mended.
+func (b *bench) afterwards(args ...string) { b.undo = append(b.undo, args) }
 
-// mend ends all faults, brings the guest back to a, and sees that nothing is left of
-// what happened: everything runs that did when the lab was new and nothing else, the
-// guest is protected, no alarm is raised, no disks are kept. Then the guest rests.
+// swap exchanges a and b.
+func (b *bench) swap() { b.A, b.B = b.B, b.A }
+
+// mend ends all faults and sees that nothing is left of what happened: everything
+// runs that did when the lab was new and nothing else, the guest is protected, no
+// alarm is raised, no disks are kept.
 func (b *bench) mend(ctx context.Context) error {
 	failed := b.Heal(ctx)
 	for _, h := range b.Hosts() {
@@ -121,38 +91,46 @@ func (b *bench) mend(ctx context.Context) error {
 	if failed != nil {
 		return failed
 	}
-	v, err := b.A.WaitState(ctx, time.Minute, lab.Synced)
-	if err == nil && v.Owner != b.A.Name {
-		err = b.home(ctx)
-	}
+	v, err := b.agreed(ctx)
 	if err != nil {
 		return err
 	}
-	if err := lab.Eventually(ctx, 30*time.Second, func() error { return b.inOrder(ctx) }); err != nil {
-		return err
+	if v.Owner != b.A.Name {
+		b.swap()
 	}
-	if _, err := b.A.CLI(ctx, "vm", "pause", lab.GuestName); err != nil {
+	if !v.Run {
+		b.undo = append(b.undo, []string{"vm", "start", lab.GuestName})
+	}
+	for _, args := range b.undo {
+		if _, err := b.A.CLI(ctx, args...); err != nil {
+			return err
+		}
+	}
+	if err := lab.Eventually(ctx, 90*time.Second, func() error { return b.inOrder(ctx) }); err != nil {
 		return err
 	}
 	b.mended = true
+	if stints := b.recorder.Stints(); len(stints) > 1 {
+		b.recovered = stints[len(stints)-1].First
+	}
 	return nil
 }
 
-// home hands the guest over from b to a.
-func (b *bench) home(ctx context.Context) error {
-	if _, err := b.B.CLI(ctx, "node", "maintenance", "on"); err != nil {
-		return err
-	}
-	if _, err := b.A.WaitState(ctx, time.Minute, func(v api.VM) error {
-		if v.Owner != b.A.Name {
-			return fmt.Errorf("the guest is still %s's", v.Owner)
+// agreed is the guest as both nodes see it: who has just come back may know less.
+func (b *bench) agreed(ctx context.Context) (v api.VM, err error) {
+	err = lab.Eventually(ctx, 30*time.Second, func() error {
+		var mine error
+		v, mine = b.A.Show(ctx)
+		other, its := b.B.Show(ctx)
+		if failed := errors.Join(mine, its); failed != nil {
+			return failed
 		}
-		return lab.InState("running")(v)
-	}); err != nil {
-		return err
-	}
-	_, err := b.B.CLI(ctx, "node", "maintenance", "off")
-	return err
+		if v.Owner != other.Owner || v.Epoch != other.Epoch || v.Run != other.Run {
+			return fmt.Errorf("%s says owner %s, epoch %d; %s says owner %s, epoch %d", b.A.Name, v.Owner, v.Epoch, b.B.Name, other.Owner, other.Epoch)
+		}
+		return nil
+	})
+	return v, err
 }
 
 // giveUp removes the disks that hosts keep from before they were taken over.
@@ -173,12 +151,17 @@ func (b *bench) inOrder(ctx context.Context) error {
 	if len(v.Kept) > 0 {
 		return errors.Join(b.giveUp(ctx, v.Kept), fmt.Errorf("kept were %+v", v.Kept))
 	}
-	if err := lab.Covered(v); err != nil || v.Owner != b.A.Name || v.Protection.Now != v.Protection.Level {
-		return errors.Join(err, fmt.Errorf("%s has it, protected as %s", v.Owner, v.Protection.Now))
+	if v.Owner != b.A.Name || v.Protection.Now != v.Protection.Level {
+		return fmt.Errorf("%s has it, protected as %s", v.Owner, v.Protection.Now)
 	}
-	for _, h := range b.Hosts() {
-		if now := b.kinds(h); now != b.census[h] {
-			return fmt.Errorf("on %s there were %s, now %s", h.Name, b.census[h], now)
+	if v.Protection.Level == "resume" {
+		if err := lab.Covered(v); err != nil {
+			return err
+		}
+	}
+	for i, h := range b.roles() {
+		if now := b.kinds(h); now != b.census[i] {
+			return fmt.Errorf("on %s there were %s, now %s", h.Name, b.census[i], now)
 		}
 		if h == b.W {
 			continue
@@ -196,6 +179,9 @@ func (b *bench) inOrder(ctx context.Context) error {
 	}
 	return nil
 }
+
+// roles are the hosts by what they do: the guest's owner, its peer, the witness.
+func (b *bench) roles() []*lab.Host { return []*lab.Host{b.A, b.B, b.W} }
 
 // kinds are the processes of a host, by what they are.
 func (b *bench) kinds(h *lab.Host) string {

@@ -41,7 +41,7 @@ func (b *bench) message(h *lab.Host, kind string) (text string) {
 // TestPowerCutWithStandby cuts the owner's power, there and back: the guest goes
 // on in the QEMU that waited, and the next one waits on the other host.
 func TestPowerCutWithStandby(t *testing.T) {
-	b := newBench(t, "--protection", "resume", "--disk", "size=16M,format=qcow2")
+	b := sharedBench(t, twoDisks)
 	owner, other := b.A, b.B
 	for range 3 {
 		b.synced(owner)
@@ -66,7 +66,8 @@ func TestPowerCutWithStandby(t *testing.T) {
 
 // TestPowerCutWithoutStandby has none, because the guest's spec says so.
 func TestPowerCutWithoutStandby(t *testing.T) {
-	b := newBench(t, "--protection", "resume", "--standby=false")
+	b := sharedBench(t, resumed)
+	b.withoutStandby()
 	v := b.synced(b.A)
 	if v.Replica.Standby != api.StandbyOff || b.B.Process(t.Context(), b.vm.UUID) != 0 {
 		t.Errorf("a standby although there is to be none: %+v", v.Replica)
@@ -82,7 +83,7 @@ func TestPowerCutWithoutStandby(t *testing.T) {
 // TestStandbyDies kills the standby: the next one waits soon, and ends with the
 // agent. Meanwhile the guest runs on undisturbed.
 func TestStandbyDies(t *testing.T) {
-	b := sharedBench(t)
+	b := sharedBench(t, resumed)
 	b.standby(b.A, b.B)
 	first := b.B.Process(t.Context(), b.vm.UUID)
 	b.must(syscall.Kill(first, syscall.SIGKILL))
@@ -120,10 +121,19 @@ func TestStandbyDies(t *testing.T) {
 	b.resumed(b.B, cut)
 }
 
-// changeable starts a guest on a; b has a QEMU that can be changed.
-func changeable(t *testing.T) *bench {
-	t.Helper()
-	return newBenchOn(t, func(l *lab.Lab) error { return l.B.ChangeableQEMU() }, "--protection", "resume")
+// withoutStandby has the peer keep no standby, until the test is over.
+func (b *bench) withoutStandby() {
+	b.t.Helper()
+	_, err := b.A.CLI(b.t.Context(), "vm", "set", lab.GuestName, "--standby=false")
+	b.must(err)
+	b.afterwards("vm", "set", lab.GuestName, "--standby")
+	_, err = b.A.WaitState(b.t.Context(), 20*time.Second, func(v api.VM) error {
+		if v.Replica == nil || v.Replica.Standby != api.StandbyOff || b.B.Process(b.t.Context(), b.vm.UUID) != 0 {
+			return fmt.Errorf("a standby although there is to be none: %+v", v.Replica)
+		}
+		return nil
+	})
+	b.must(err)
 }
 
 // anotherStandby makes the standby on b one that does not load the guest.
@@ -144,7 +154,7 @@ func (b *bench) anotherStandby() {
 // TestStandbyRefusesState has a standby that does not load the state: a QEMU
 // started anew goes on from the same checkpoint.
 func TestStandbyRefusesState(t *testing.T) {
-	b := changeable(t)
+	b := sharedBench(t, resumed)
 	b.anotherStandby()
 	b.must(b.B.SetAnother(false))
 	b.synced(b.A)
@@ -154,26 +164,28 @@ func TestStandbyRefusesState(t *testing.T) {
 	b.fellBack("load the device state")
 }
 
-// TestStandbyHangs stops the standby, or its guard, which is noticed only when
-// it is to be used.
+// TestStandbyHangs stops the standby, which is noticed only when it is to be used.
 func TestStandbyHangs(t *testing.T) {
-	for _, what := range []string{"qemu", "guard"} {
-		t.Run(what, func(t *testing.T) {
-			b := newBench(t, "--protection", "resume")
-			b.standby(b.A, b.B)
-			pid := b.B.Process(t.Context(), b.vm.UUID)
-			if what == "guard" {
-				var err error
-				pid, err = lab.Parent(pid)
-				b.must(err)
-			}
-			b.must(syscall.Kill(pid, syscall.SIGSTOP))
-			cut := time.Now()
-			b.must(b.A.PowerCut(t.Context()))
-			b.resumed(b.B, cut)
-			b.fellBack("context deadline exceeded")
-		})
-	}
+	b := sharedBench(t, resumed)
+	b.hangs(b.B.Process(t.Context(), b.vm.UUID))
+}
+
+// TestStandbysGuardHangs stops the standby's guard.
+func TestStandbysGuardHangs(t *testing.T) {
+	b := sharedBench(t, resumed)
+	guard, err := lab.Parent(b.B.Process(t.Context(), b.vm.UUID))
+	b.must(err)
+	b.hangs(guard)
+}
+
+// hangs stops a process of the standby, and has the guest taken over.
+func (b *bench) hangs(pid int) {
+	b.t.Helper()
+	b.must(syscall.Kill(pid, syscall.SIGSTOP))
+	cut := time.Now()
+	b.must(b.A.PowerCut(b.t.Context()))
+	b.resumed(b.B, cut)
+	b.fellBack("context deadline exceeded")
 }
 
 // fellBack checks that b went on without its standby, and says why.
@@ -193,12 +205,12 @@ func (b *bench) fellBack(because string) {
 // TestStateRefused has a QEMU on b that does not load a's states at all, neither
 // the last nor the one before it: the guest is booted from its disks, and the reasons stand in ha why.
 func TestStateRefused(t *testing.T) {
-	b := changeable(t)
+	b := sharedBench(t, resumed)
 	b.anotherStandby()
 	b.synced(b.A)
 	cut := time.Now()
 	b.must(b.A.PowerCut(t.Context()))
-	stint, err := b.recorder.WaitOn(t.Context(), "b", cut, time.Minute)
+	stint, err := b.recorder.WaitOn(t.Context(), b.B.Name, cut, time.Minute)
 	b.must(err)
 	if stint.Token == b.first.Token {
 		t.Error("the guest cannot have kept its memory")
@@ -213,12 +225,15 @@ func TestStateRefused(t *testing.T) {
 			t.Errorf("%s: %s; ha why: %s", kind, said, why)
 		}
 	}
+	b.must(b.B.SetAnother(false))
+	_, err = b.B.CLI(t.Context(), "vm", "stop", lab.GuestName, "--timeout", "20s") // what it booted in must not stay
+	b.must(err)
 }
 
 // TestCheckpointBefore has a newest checkpoint on b whose device state is garbage:
 // the guest goes on from the one before it, with its memory and its disks.
 func TestCheckpointBefore(t *testing.T) {
-	b := newBench(t, "--protection", "resume", "--disk", "size=16M,format=qcow2")
+	b := sharedBench(t, twoDisks)
 	b.standby(b.A, b.B)
 	_, err := b.A.WaitState(t.Context(), time.Minute, lab.SyncedSince(time.Now().Add(2*time.Second)))
 	b.must(err)

@@ -25,9 +25,8 @@ func covered(level string) func(api.VM) error {
 // upgraded; then it is resumed.
 func TestStateWouldNotLoad(t *testing.T) {
 	const lesser = "args=(); for a in \"$@\"; do [ \"$last\" != -cpu ] || a=qemu64; args+=(\"$a\"); last=$a; done\nexec %s \"${args[@]}\"\n"
-	b := newBenchOn(t, func(l *lab.Lab) error {
-		return l.B.Install("qemu-system-x86_64", fmt.Sprintf(lesser, l.B.OwnQEMU()))
-	}, "--protection", "resume")
+	b := sharedBench(t, resumed)
+	b.must(b.B.Install("qemu-system-x86_64", fmt.Sprintf(lesser, b.B.OwnQEMU())))
 	b.alarm(b.A, "state-would-not-load", true)
 	v, err := b.A.WaitState(t.Context(), 20*time.Second, covered("restart"))
 	b.must(err)
@@ -40,7 +39,7 @@ func TestStateWouldNotLoad(t *testing.T) {
 		t.Errorf("protected: %t, %s", status.Protected, status.Summary)
 	}
 
-	b.must(b.B.Install("qemu-system-x86_64", fmt.Sprintf("exec %s \"$@\"\n", b.B.OwnQEMU())))
+	b.must(b.B.ChangeableQEMU()) // as it was
 	_, err = b.A.WaitState(t.Context(), time.Minute, covered("resume"))
 	b.must(err)
 	b.alarm(b.A, "state-would-not-load", false)

@@ -18,7 +18,7 @@ import (
 // finds, outdates and repairs it while the guest runs, and the guest resumes
 // from it.
 func TestVerify(t *testing.T) {
-	b := sharedBench(t)
+	b := sharedBench(t, resumed)
 	out, err := b.A.CLI(t.Context(), "vm", "verify", lab.GuestName)
 	b.must(err)
 	if !strings.Contains(out, "equal") {

@@ -9,18 +9,21 @@ import (
 	"vmctl/vm/qga"
 )
 
-// TestGuestAgent holds the product's client against Debian's own agent: the
-// guest's clock is what the client set, as the workload sees it.
-func TestGuestAgent(t *testing.T) {
-	t.Parallel()
-	m := newMachine(t, 0)
-	socket := filepath.Join(m.dir, "qga")
+// withAgent has the guest run Debian's agent from its next boot on, and returns the
+// agent's socket.
+func (m *machine) withAgent() (socket string) {
+	socket = filepath.Join(m.dir, "qga")
 	m.append, m.image.Initrd = "guest.agent=1", m.image.AgentInitrd
 	m.more = []string{
 		"-chardev", "socket,id=qga,path=" + socket + ",server=on,wait=off", "-device", "virtio-serial-pci",
 		"-device", "virtserialport,nr=1,chardev=qga,name=org.qemu.guest_agent.0",
 	}
-	m.boot()
+	return socket
+}
+
+// agent holds the product's client against Debian's own agent: the guest's clock is
+// what the client set, as the workload sees it.
+func agent(t *testing.T, m *machine, socket string) {
 	var client *qga.Client
 	m.await("the guest agent", func() (err error) { client, err = qga.Dial(t.Context(), socket); return err })
 	defer client.Close()

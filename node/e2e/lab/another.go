@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,22 +8,19 @@ import (
 
 // another is a QEMU that has a device at another place while a file says so: it
 // starts, waits and boots, but does not load the state of the host's own.
-const another = `#!/bin/bash
-if [ -e "$0.another" ]; then
+const another = `if [ -e "$0.another" ]; then
   for arg; do set -- "$@" "${arg/bus=pcie.0,addr=0x3,rng=rng0/bus=pcie.0,addr=0x6,rng=rng0}"; shift; done
 fi
 exec QEMU "$@"
 `
 
-// ChangeableQEMU gives the agent, from its next start on, a QEMU that SetAnother
-// turns into one that does not load the other host's states.
+// ChangeableQEMU gives the host a QEMU that SetAnother turns into one that does not
+// load the other host's states.
 func (h *Host) ChangeableQEMU() error {
-	h.tools = h.dir + ".tools"
-	script := []byte(strings.Replace(another, "QEMU", h.OwnQEMU(), 1))
-	return errors.Join(os.MkdirAll(h.tools, 0o700), os.WriteFile(h.wrapper(), script, 0o700))
+	return h.Install(filepath.Base(h.OwnQEMU()), strings.Replace(another, "QEMU", h.OwnQEMU(), 1))
 }
 
-func (h *Host) wrapper() string { return filepath.Join(h.tools, "qemu-system-x86_64") }
+func (h *Host) wrapper() string { return filepath.Join(h.bin(), filepath.Base(h.OwnQEMU())) }
 
 // SetAnother counts from the next start of a QEMU.
 func (h *Host) SetAnother(on bool) error {

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -39,13 +40,18 @@ func (l *Lab) Hear() (*Ear, error) {
 		return nil, err
 	}
 	go func() { defer close(e.done); _ = e.server.Serve(listener) }()
-	for _, h := range []*Host{l.A, l.B} {
-		if err := h.Configure(fmt.Sprintf("notify: [{webhook: 'http://%s:%d/'}]\n", SwitchAddr, earPort)); err != nil {
-			e.Close()
-			return nil, err
-		}
+	if err := l.Configure(); err != nil {
+		e.Close()
+		return nil, err
 	}
 	return e, nil
+}
+
+// Configure gives both nodes the config with which they tell the ear, from the next
+// start of their agents on.
+func (l *Lab) Configure() error {
+	text := fmt.Sprintf("notify: [{webhook: 'http://%s:%d/'}]\n", SwitchAddr, earPort)
+	return errors.Join(l.A.Configure(text), l.B.Configure(text))
 }
 
 // take notes one delivery as "node kind state".

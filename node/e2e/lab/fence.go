@@ -34,15 +34,19 @@ status) if [ -z "$(pids)" ]; then echo "Status: OFF"; exit 2; fi; echo "Status: 
 esac
 `
 
-// Fences writes a fencing device into the config of both nodes; each shoots the
-// other.
+// Fences adds a fencing device to the config of both nodes; each shoots the other.
+// Lab.Configure makes one without.
 func (l *Lab) Fences() error {
 	agent := filepath.Join(l.Dir, "fence_lab")
 	if err := os.WriteFile(agent, fmt.Appendf(nil, fenceAgent, l.ID, l.ShotLog()), 0o755); err != nil {
 		return err
 	}
 	for h, other := range map[*Host]*Host{l.A: l.B, l.B: l.A} {
-		text := fmt.Sprintf("fence:\n  agent: %s\n  options:\n    plug: %s\n  timeout: 20s\n", agent, other.Name)
+		before, err := os.ReadFile(h.config)
+		if err != nil {
+			return err
+		}
+		text := fmt.Sprintf("%sfence:\n  agent: %s\n  options:\n    plug: %s\n  timeout: 20s\n", before, agent, other.Name)
 		if err := h.Configure(text); err != nil {
 			return err
 		}

@@ -29,7 +29,6 @@ type Host struct {
 	ramSize int64 // of a file system of its own, if it has one
 
 	config string // file for the agent's next start; empty: none
-	tools  string // directory of programs before the system's own; empty: none
 	agent  *exec.Cmd
 	gone   chan struct{} // closed when agent was waited for
 }
@@ -77,9 +76,6 @@ func (h *Host) Launch() error {
 		return err
 	}
 	path := h.bin() + ":" + filepath.Dir(h.OwnQEMU()) + ":" + os.Getenv("PATH")
-	if h.tools != "" {
-		path = h.tools + ":" + path
-	}
 	agent.Env = append(os.Environ(), "PATH="+path)
 	return h.LaunchInstead(agent)
 }

@@ -157,7 +157,12 @@ func (l *Lab) Form(ctx context.Context) error {
 	if _, err := l.B.CLI(ctx, "cluster", "join", l.A.Addr+":7440", "--token", strings.TrimSpace(token)); err != nil {
 		return err
 	}
-	token, err = l.W.CLI(ctx, "witness", "token", "--state-dir", l.W.dir)
+	return l.AddWitness(ctx)
+}
+
+// AddWitness makes w the cluster's witness.
+func (l *Lab) AddWitness(ctx context.Context) error {
+	token, err := l.W.CLI(ctx, "witness", "token", "--state-dir", l.W.dir)
 	if err != nil {
 		return err
 	}
