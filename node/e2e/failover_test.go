@@ -17,7 +17,7 @@ import (
 // back: each time the other host goes on with the same guest. Stopped in the end, it
 // is not started by another cut.
 func TestPowerCutAtRandomMoments(t *testing.T) {
-	b := lastBench(t, twoDisks)
+	b := newBench(t, "--protection", "resume", "--disk", "size=16M,format=qcow2")
 	owner, other := b.A, b.B
 	for round := range 10 {
 		v := b.synced(owner)

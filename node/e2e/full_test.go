@@ -97,9 +97,11 @@ func (b *bench) goesOn(from lab.Proof) {
 	}))
 }
 
-// takenOver cuts a's power once the guest is protected, and sees it go on on b.
+// takenOver cuts a's power once the guest is protected, and sees it go on on b. What
+// a raised is over by then, or its next agent would not know for half a minute.
 func (b *bench) takenOver() {
 	b.t.Helper()
+	b.alarm(b.A, "rpo-exceeded", false)
 	b.synced(b.A)
 	cut := time.Now()
 	b.must(b.A.PowerCut(b.t.Context()))

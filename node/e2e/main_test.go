@@ -71,7 +71,9 @@ type bench struct {
 	mended    bool // another test can have it
 }
 
-// newBench has a lab of its own, with a guest made with these flags.
+// newBench has a lab of its own, with a guest made with these flags. Tests to which
+// a qcow2 disk matters need one: a replica's disks are raw, and so are those of a
+// guest that was taken over.
 func newBench(t *testing.T, flags ...string) *bench {
 	t.Helper()
 	return lastBench(t, &kind{prepare: plain, flags: flags})

@@ -79,6 +79,7 @@ func TestFence(t *testing.T) {
 	b := sharedBench(t, resumed)
 	b.fenced()
 	b.fenceCableCut()
+	b.alarm(b.A, "rpo-exceeded", false) // or a's next agent would not know for half a minute
 	b.must(os.Remove(b.ShotLog()))
 	b.fenceTakeover()
 	b.swap() // b has the guest

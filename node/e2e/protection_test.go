@@ -96,7 +96,8 @@ func TestPausedStaysPaused(t *testing.T) {
 // TestRestartLevel protects the disks only, two of them, one qcow2: after the
 // power cut the guest boots on the peer and finds every record that it wrote.
 func TestRestartLevel(t *testing.T) {
-	b := sharedBench(t, restarted)
+	b := newBench(t, "--protection", "restart", "--disk", "size=16M,format=qcow2")
+	time.Sleep(2 * time.Second)
 	cut := time.Now()
 	b.must(b.A.PowerCut(t.Context()))
 	_, err := b.recorder.WaitOn(t.Context(), b.B.Name, cut, time.Minute)

@@ -16,7 +16,7 @@ import (
 // room. Its replica does not count until it is as large and everything was compared;
 // then the guest goes on on the peer, with the larger disks.
 func TestDisksGrow(t *testing.T) {
-	b := sharedBench(t, twoDisks)
+	b := newBench(t, "--protection", "resume", "--disk", "32M,format=qcow2")
 	pid := b.A.QEMU(t.Context(), b.vm.UUID)
 	before, _, _ := b.recorder.Last()
 	began := time.Now()
@@ -31,7 +31,7 @@ func TestDisksGrow(t *testing.T) {
 	// The standby passes the request on, also in the middle of the resync.
 	_, err = b.B.CLI(t.Context(), "vm", "disk", "resize", lab.GuestName, "disk1", "+16M")
 	b.must(err)
-	b.sees(96<<20, 32<<20)
+	b.sees(96<<20, 48<<20)
 	b.must(lab.Eventually(t.Context(), 20*time.Second, func() error {
 		if now, _, _ := b.recorder.Last(); now.Counter < before.Counter+2*lab.Rate {
 			return fmt.Errorf("the guest stands still: counter %d, then %d", before.Counter, now.Counter)
@@ -61,7 +61,7 @@ func TestDisksGrow(t *testing.T) {
 	cut := time.Now()
 	b.must(b.A.PowerCut(t.Context()))
 	b.resumed(b.B, cut)
-	b.sees(96<<20, 32<<20)
+	b.sees(96<<20, 48<<20)
 }
 
 // TestOwnerDiesWhileDisksGrow cuts the owner's power right after a disk has grown:

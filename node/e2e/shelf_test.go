@@ -25,10 +25,8 @@ var (
 	// resumed have a guest that is taken over with its memory, and hosts of which a
 	// test can fill the disk or change QEMU.
 	resumed = &kind{prepare: changeable, flags: []string{"--protection", "resume"}}
-	// twoDisks have such a guest with a second disk.
-	twoDisks = &kind{prepare: plain, flags: []string{"--protection", "resume", "--disk", "size=16M,format=qcow2"}}
 	// restarted have a guest that is booted on the peer.
-	restarted = &kind{prepare: plain, flags: []string{"--protection", "restart", "--disk", "size=16M,format=qcow2"}}
+	restarted = &kind{prepare: plain, flags: []string{"--protection", "restart"}}
 )
 
 func plain(*lab.Lab) error { return nil }

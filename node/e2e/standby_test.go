@@ -41,7 +41,7 @@ func (b *bench) message(h *lab.Host, kind string) (text string) {
 // TestPowerCutWithStandby cuts the owner's power, there and back: the guest goes
 // on in the QEMU that waited, and the next one waits on the other host.
 func TestPowerCutWithStandby(t *testing.T) {
-	b := sharedBench(t, twoDisks)
+	b := newBench(t, "--protection", "resume", "--disk", "size=16M,format=qcow2")
 	owner, other := b.A, b.B
 	for range 3 {
 		b.synced(owner)
@@ -233,7 +233,7 @@ func TestStateRefused(t *testing.T) {
 // TestCheckpointBefore has a newest checkpoint on b whose device state is garbage:
 // the guest goes on from the one before it, with its memory and its disks.
 func TestCheckpointBefore(t *testing.T) {
-	b := sharedBench(t, twoDisks)
+	b := newBench(t, "--protection", "resume", "--disk", "size=16M,format=qcow2")
 	b.standby(b.A, b.B)
 	_, err := b.A.WaitState(t.Context(), time.Minute, lab.SyncedSince(time.Now().Add(2*time.Second)))
 	b.must(err)

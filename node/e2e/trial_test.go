@@ -25,8 +25,9 @@ func covered(level string) func(api.VM) error {
 // upgraded; then it is resumed.
 func TestStateWouldNotLoad(t *testing.T) {
 	const lesser = "args=(); for a in \"$@\"; do [ \"$last\" != -cpu ] || a=qemu64; args+=(\"$a\"); last=$a; done\nexec %s \"${args[@]}\"\n"
-	b := sharedBench(t, resumed)
-	b.must(b.B.Install("qemu-system-x86_64", fmt.Sprintf(lesser, b.B.OwnQEMU())))
+	b := lastBench(t, &kind{prepare: func(l *lab.Lab) error {
+		return l.B.Install("qemu-system-x86_64", fmt.Sprintf(lesser, l.B.OwnQEMU()))
+	}, flags: []string{"--protection", "resume"}})
 	b.alarm(b.A, "state-would-not-load", true)
 	v, err := b.A.WaitState(t.Context(), 20*time.Second, covered("restart"))
 	b.must(err)
@@ -39,7 +40,7 @@ func TestStateWouldNotLoad(t *testing.T) {
 		t.Errorf("protected: %t, %s", status.Protected, status.Summary)
 	}
 
-	b.must(b.B.ChangeableQEMU()) // as it was
+	b.must(b.B.Install("qemu-system-x86_64", fmt.Sprintf("exec %s \"$@\"\n", b.B.OwnQEMU())))
 	_, err = b.A.WaitState(t.Context(), time.Minute, covered("resume"))
 	b.must(err)
 	b.alarm(b.A, "state-would-not-load", false)

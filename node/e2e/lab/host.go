@@ -63,7 +63,7 @@ func (h *Host) StartAgent(ctx context.Context) error {
 func (h *Host) Launch() error {
 	args := []string{"netns", "exec", h.ns, h.lab.Binary}
 	if h.Name == "w" {
-		args = append(args, "witness", "run", "--name", "w", "--state-dir", h.dir, "--listen", h.Addr+":7441")
+		args = append(args, "witness", "run", "--name", "w", "--state-dir", h.dir, "--listen", fmt.Sprintf("%s:%d", h.Addr, witnessPort))
 	} else {
 		args = append(args, "node", "run", "--name", h.Name, "--state-dir", filepath.Join(h.dir, "s"),
 			"--runtime-dir", filepath.Join(h.dir, "r"), "--ram-dir", h.ram, "--listen", h.Addr+":7440", "--accel", "tcg")
@@ -129,10 +129,8 @@ func (h *Host) Gone() <-chan struct{} { return h.gone }
 
 func (h *Host) serves() error {
 	if h.Name == "w" {
-		if _, err := os.Stat(filepath.Join(h.dir, "token")); err != nil {
-			return err
-		}
-		return nil
+		_, err := os.Stat(filepath.Join(h.dir, "token"))
+		return errors.Join(err, listens(h.agent.Process.Pid, witnessPort))
 	}
 	_, err := h.API().Status(context.Background())
 	return err

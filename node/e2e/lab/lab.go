@@ -19,6 +19,8 @@ const (
 	GuestAddr  = "10.77.0.50"
 	network    = "/24"
 	recordPort = 9000
+
+	witnessPort = 7441
 )
 
 var hostAddrs = map[string]string{"a": "10.77.0.11", "b": "10.77.0.12", "w": "10.77.0.13"}
@@ -166,7 +168,7 @@ func (l *Lab) AddWitness(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = l.A.CLI(ctx, "witness", "add", l.W.Addr+":7441", "--token", strings.TrimSpace(token))
+	_, err = l.A.CLI(ctx, "witness", "add", fmt.Sprintf("%s:%d", l.W.Addr, witnessPort), "--token", strings.TrimSpace(token))
 	return err
 }
 

@@ -38,6 +38,25 @@ func Contains(path, word string) bool {
 	return err == nil && bytes.Contains(data, []byte(word))
 }
 
+// listens says whether somebody listens on a TCP port in a process's network. Nobody
+// is bothered by a connection.
+func listens(pid, port int) error {
+	for _, table := range []string{"tcp", "tcp6"} {
+		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", pid, table))
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(string(data)) { // proc_net_tcp: number, local and remote address, state
+			const listen = "0A"
+			f := strings.Fields(line)
+			if len(f) > 3 && strings.HasSuffix(f[1], fmt.Sprintf(":%04X", port)) && f[3] == listen {
+				return nil
+			}
+		}
+	}
+	return fmt.Errorf("nobody listens on port %d", port)
+}
+
 // Parent is the parent of a process.
 func Parent(pid int) (int, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))

@@ -128,9 +128,9 @@ func (r *Recorder) sample(ctx context.Context) {
 		}
 		busy := []look{}
 		for _, h := range r.hosts {
-			if round%5 == 0 || pids[h.name] == 0 {
-				before := pids[h.name]
-				if pids[h.name] = h.process(ctx); pids[h.name] != before && pids[h.name] != 0 {
+			// While one is there no other counts: then its own end is all to look for.
+			if pid := pids[h.name]; pid == 0 || round%relook == 0 || round%5 == 0 && ended(pid) {
+				if pids[h.name] = h.process(ctx); pids[h.name] != pid && pids[h.name] != 0 {
 					r.follow(ctx, look{watched: h, pid: pids[h.name]})
 				}
 			}
