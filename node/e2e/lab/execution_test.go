@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -33,6 +34,18 @@ func spinning(t *testing.T, dir, name string, more ...string) *watched {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = qemu.Process.Kill(); _ = qemu.Wait() })
+	// Started is not yet in its own words: the kernel lets Start return before it
+	// has put them there.
+	err := Eventually(t.Context(), 20*time.Second, func() error {
+		words, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", qemu.Process.Pid))
+		if err == nil && !bytes.Contains(words, []byte(socket)) {
+			err = fmt.Errorf("its words are %q", words)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	return &watched{name: name, process: func(context.Context) int { return qemu.Process.Pid }, monitor: func(int) string { return socket }}
 }
 
