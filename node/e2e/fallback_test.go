@@ -63,3 +63,51 @@ func TestPromotedInAResync(t *testing.T) {
 		t.Errorf("no event says that the disks were set back: %s", events)
 	}
 }
+
+// TestPromotedAfterAHandover cuts the new owner's power before what it has written
+// since a handover is back on the former owner: an operator who orders that one to go
+// on gets the disks as they were handed over.
+func TestPromotedAfterAHandover(t *testing.T) {
+	b := sharedBench(t, restarted)
+	b.synced(b.A)
+	_, err := b.A.CLI(t.Context(), "vm", "set", lab.GuestName, "--resync-rate", "1M")
+	b.must(err)
+	b.afterwards("vm", "set", lab.GuestName, "--resync-rate", "1G")
+	began := time.Now()
+	for _, maintenance := range []string{"on", "off"} {
+		_, err = b.A.CLI(t.Context(), "node", "maintenance", maintenance)
+		b.must(err)
+	}
+	given := time.Now()
+	_, err = b.recorder.WaitOn(t.Context(), b.B.Name, began, time.Minute)
+	b.must(err)
+	v, err := b.B.WaitState(t.Context(), 30*time.Second, func(v api.VM) error {
+		r := v.Replica
+		if r == nil || r.State != "resync" || r.Fallback == nil || r.Fallback.To != api.FallbackDisks || r.Fallback.Bytes == 0 {
+			return fmt.Errorf("the replica is %+v, %+v", r, r.Fallback)
+		}
+		return nil
+	})
+	b.must(err)
+	if at := v.Replica.Fallback.Time.Time; at.Before(began) || at.After(given.Add(time.Second)) {
+		t.Errorf("it could go back to %v, the guest was given away from %v to %v", at, began, given)
+	}
+	b.must(b.B.PowerCut(t.Context()))
+	cut := time.Now()
+	b.swap()
+	b.notTaken()
+	b.swap()
+	_, err = b.A.CLI(t.Context(), "ha", "promote", lab.GuestName, "--confirm-peer-off")
+	b.must(err)
+	_, err = b.recorder.WaitOn(t.Context(), b.A.Name, cut, time.Minute)
+	b.must(err)
+	proof, err := b.WaitAnswer(t.Context(), 10*time.Second)
+	b.must(err)
+	if proof.Boots != b.first.Boots+1 || proof.Broken { // the boot on b is not in these disks
+		t.Errorf("first %+v, promoted %+v", b.first, proof)
+	}
+	found, err := b.A.VerifyRunning(t.Context(), b.vm.UUID)
+	b.must(err)
+	t.Logf("the guest's disks on a: %s", found)
+	b.event(b.A, "disks-set-back")
+}
