@@ -24,6 +24,7 @@ var ErrNotYet = errors.New("the guest cannot be taken yet")
 const (
 	pauseBound   = 2 * time.Second
 	commandBound = 5 * time.Second
+	closeBound   = time.Second
 )
 
 // pauseShare keeps the guest stopped for at most a twentieth of the time: a
@@ -194,6 +195,7 @@ func (p *Protector) stopGuest(ctx context.Context, taken *capture, bound time.Du
 	// A guest that its user paused is not to be continued by the guard either.
 	if running {
 		if err := m.BeginPause(ctx, taken.Sequence, bound); err != nil {
+			p.neverBegun(ctx, taken.Sequence)
 			return false, err
 		}
 		taken.asked = time.Now()
@@ -204,6 +206,17 @@ func (p *Protector) stopGuest(ctx context.Context, taken *capture, bound time.Du
 	taken.at = time.Now()
 	taken.Time = taken.at.UnixNano()
 	return running, nil
+}
+
+// neverBegun closes a pause that could not be begun as far as is known here. If only
+// the answer did not come in time, it is open all the same: no other could be begun
+// until this agent ends.
+func (p *Protector) neverBegun(ctx context.Context, id uint64) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeBound)
+	defer cancel()
+	if _, err := p.config.Machine.EndPause(ctx, id); err != nil {
+		p.log.Debug("a pause that was not begun is not closed", "pause", id, "reason", err) // it was refused, or the guard gets the word late
+	}
 }
 
 // take does what needs the guest stopped. Devices and memory are taken at the

@@ -289,3 +289,46 @@ func TestSlowLinkLengthensTheInterval(t *testing.T) {
 		t.Errorf("stopped for %v of %v", stopped, all)
 	}
 }
+
+// lateGuard is one whose answer to a beginning came too late, if late.
+type lateGuard struct {
+	*fakeGuest
+	late, open bool
+}
+
+func (g *lateGuard) BeginPause(context.Context, uint64, time.Duration) error {
+	switch {
+	case g.open:
+		return errors.New("a pause is still under way")
+	case g.late:
+		g.open = true
+		return context.DeadlineExceeded
+	}
+	g.open = true
+	return nil
+}
+
+func (g *lateGuard) EndPause(context.Context, uint64) (bool, error) {
+	g.open = false
+	return false, nil
+}
+
+// A guard that was stopped for a while begins the pause all the same, later: it must
+// not keep every one after it from being begun.
+func TestPauseThatBeganUnheardIsClosed(t *testing.T) {
+	g := newFakeGuest(t, 1<<20, nil)
+	p, dial := g.protect(t, nil)
+	stream, _, _ := dial(t.Context())
+	if _, err := p.sender.Attach(t.Context(), stream); err != nil {
+		t.Fatal(err)
+	}
+	guard := &lateGuard{fakeGuest: g, late: true}
+	p.config.Machine = guard
+	if _, err := p.checkpoint(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatal(err)
+	}
+	guard.late = false
+	if _, err := p.checkpoint(t.Context()); err != nil {
+		t.Errorf("after the guard was late once: %v", err)
+	}
+}

@@ -177,6 +177,27 @@ func TestMaintenance(t *testing.T) {
 	}
 }
 
+// TestHandedToAStoppedGuard stops the guard while the guest is to be handed over: it
+// stays, and is protected as before when the guard goes on, which then begins the
+// pause that nobody waits for any more.
+func TestHandedToAStoppedGuard(t *testing.T) {
+	b := sharedBench(t, resumed)
+	v := b.synced(b.A)
+	guard, err := lab.Parent(v.PID)
+	b.must(err)
+	b.must(syscall.Kill(guard, syscall.SIGSTOP))
+	out, err := b.A.CLI(t.Context(), "node", "maintenance", "on")
+	b.must(syscall.Kill(guard, syscall.SIGCONT))
+	if err == nil || !strings.Contains(out, "STAYS") || !strings.Contains(out, "pause-begin") {
+		t.Errorf("%s, %v", out, err)
+	}
+	_, err = b.A.CLI(t.Context(), "node", "maintenance", "off")
+	b.must(err)
+	if now := b.synced(b.A); now.PID != v.PID || now.Epoch != v.Epoch {
+		t.Errorf("process %d, epoch %d; before %d, %d", now.PID, now.Epoch, v.PID, v.Epoch)
+	}
+}
+
 // wentOn checks that the disks which a handover has left behind became the replica
 // as they were: nothing of them is kept a second time, and little is sent.
 func (b *bench) wentOn(from, to *lab.Host, since time.Time) {
