@@ -266,3 +266,12 @@ func itoa(n int) string { return slog.IntValue(n).String() }
 
 var _ Stream = (*wire.Conn)(nil)
 var _ io.ReaderAt = (*live)(nil)
+
+// recovers ends a test with a new link, over which the replica becomes the disks.
+func (g *rig) recovers(t *testing.T) {
+	t.Helper()
+	g.attach()
+	settled(g, InSync)
+	must(t, g.same())
+	g.stop()
+}

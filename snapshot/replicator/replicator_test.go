@@ -89,10 +89,7 @@ func TestSilentPeerStallsTheGuestNoLongerThanDegradeTakes(t *testing.T) {
 		if took := silent(); took < time.Second || took > 1300*time.Millisecond {
 			t.Errorf("the guest stood still for %v with a deadline of 1 s", took)
 		}
-		g.attach()
-		settled(g, InSync)
-		must(t, g.same())
-		g.stop()
+		g.recovers(t)
 	})
 }
 

@@ -137,10 +137,7 @@ func TestLinkLostWhileAWriteIsBeingSent(t *testing.T) {
 		if degraded, _ := g.counts(); degraded != 1 {
 			t.Errorf("Degrade called %d times", degraded)
 		}
-		g.attach()
-		settled(g, InSync)
-		must(t, g.same())
-		g.stop()
+		g.recovers(t)
 	})
 }
 
