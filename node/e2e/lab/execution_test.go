@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -121,6 +122,53 @@ func TestRecorderSeesExecution(t *testing.T) {
 		t.Errorf("a second execution was not seen: %q, %q", wrong, r.started)
 	} else {
 		t.Log(r.started, wrong[0])
+	}
+}
+
+// The recorder looks for another QEMU on a host when the one that it knows has ended,
+// and now and then although it has not.
+func TestRecorderFindsTheNextQEMU(t *testing.T) {
+	for name, ends := range map[string]bool{"the first has ended": true, "the first only stands still": false} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			runs, first, next := spinning(t, dir, "a"), spinning(t, dir, "b", "-S"), spinning(t, dir, "next")
+			ctx, cancel := context.WithCancel(t.Context())
+			looked := make(chan struct{}, 1)
+			var other atomic.Bool
+			b := &watched{name: "b", monitor: next.monitor, process: func(ctx context.Context) int {
+				found := first
+				if other.Load() {
+					found = next
+				}
+				select {
+				case looked <- struct{}{}:
+				default:
+				}
+				return found.process(ctx)
+			}}
+			r := &Recorder{hosts: []*watched{runs, b}, waiters: map[int]*waiter{}, cancel: cancel}
+			r.tasks.Go(func() { r.sample(ctx) })
+			<-looked // and has found the first
+			other.Store(true)
+			if ends {
+				if err := syscall.Kill(first.process(ctx), syscall.SIGKILL); err != nil {
+					t.Fatal(err)
+				}
+			}
+			err := Eventually(ctx, 20*time.Second, func() error {
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				if len(r.overlaps) == 0 {
+					return errors.New("the second execution is not seen")
+				}
+				return nil
+			})
+			if wrong := r.Stop(); err != nil {
+				t.Error(err)
+			} else {
+				t.Log(wrong[0])
+			}
+		})
 	}
 }
 
