@@ -110,11 +110,19 @@ func (w *watched) sees(pid int) moment {
 	}
 	// The time comes first: a thread that is ending after it used the time was
 	// not let run again in between.
+	killed := false
 	for i, path := range w.vcpus {
 		stat, err := os.ReadFile(path + "/stat")
-		if h := haltOf(stat, err); i == 0 || h < m.halt {
+		h := haltOf(stat, err)
+		if i == 0 || h < m.halt {
 			m.halt = h
 		}
+		killed = killed || err == nil && h == ending
+	}
+	// A kill is every thread's at once. One that has taken it, and has not got to say
+	// that it is exiting, looks like one that runs.
+	if killed {
+		m.halt = ending
 	}
 	return m
 }
