@@ -1,31 +1,24 @@
 package lab
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
-	"sync"
 	"time"
-
-	"vmctl/vm/qmp"
 )
 
 // The vCPU threads of a QEMU that only waits for a guest's state use processor
 // time too, to start (1.6 ms), to load the state, and when it is killed; the vm
 // package has the test that it executes nothing meanwhile. Two hosts on which they
-// do are therefore no proof of two executions. A QEMU that was launched to wait is
-// listened to from its start on, when it is in the state inmigrate, which it never
-// is again: before its vCPUs run it says so by the event RESUME. Whoever was not
-// heard from the start counts as executing, unless its threads were stopped before
-// and only used the time to end.
-
-// askBound is how long a QEMU may take to answer: it may have just begun to start.
-const askBound = 10 * time.Second
+// do are therefore no proof of two executions. Every QEMU of a guest writes down
+// when it lets its vCPUs run, before it does (trace event vm_state_notify,
+// softmmu/cpus.c vm_prepare_start): whoever has not written that has executed
+// nothing, also if it was killed at once. A QEMU without such a record counts as
+// executing, unless its threads were stopped before and only used the time to end.
 
 // look is a QEMU whose vCPU threads used processor time.
 type look struct {
@@ -34,169 +27,83 @@ type look struct {
 	ended bool // it stood still and was killed: that is what took the time
 }
 
-// waiter is a QEMU that was launched to wait.
-type waiter struct {
-	heard  chan struct{} // closed when it is known what it was in when it was heard first
-	client *qmp.Client   // nil: it was never heard
-	early  string        // why it may have executed before it was heard; empty: it has not
-
-	mu  sync.Mutex
-	ran time.Time // when it was let run
-}
-
-// launchedToWait says whether a process is a QEMU that does not run by itself.
-func launchedToWait(pid int) bool {
-	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	return err == nil && bytes.Contains(line, []byte("\x00-incoming\x00"))
-}
-
-// follow listens to a QEMU that is new on a host, if it was launched to wait, until
-// it has ended or nobody needs to know any more.
-func (r *Recorder) follow(ctx context.Context, l look) {
-	if !launchedToWait(l.pid) {
-		return
-	}
-	w := &waiter{heard: make(chan struct{})}
-	r.mu.Lock()
-	r.waiters[l.pid] = w
-	r.mu.Unlock()
-	r.tasks.Go(func() { w.listen(ctx, l, r.judged) })
-}
-
-func (w *waiter) listen(ctx context.Context, l look, judged func()) {
-	client, err := dialWaiting(ctx, l)
-	if err != nil {
-		w.early = "it was never heard: " + err.Error()
-		close(w.heard)
-		return
-	}
-	defer client.Close()
-	events, cancel := client.Events()
-	defer cancel()
-	status, err := qmp.QueryStatus(ctx, client)
-	if err != nil {
-		w.early = "it was never heard: " + err.Error()
-	} else if status.Status != qmp.StateInMigrate {
-		w.early = "it was heard first when it was " + status.Status
-	}
-	w.client = client
-	close(w.heard)
-	for {
-		select {
-		case e, open := <-events:
-			if !open {
-				return
-			}
-			if e.Name == "RESUME" {
-				w.mu.Lock()
-				if w.ran.IsZero() {
-					w.ran = e.Time
-				}
-				w.mu.Unlock()
-			}
-		case <-ctx.Done():
-			judged()
-			return
-		}
-	}
-}
-
-// dialWaiting tries until the monitor is there or the process is not.
-func dialWaiting(ctx context.Context, l look) (client *qmp.Client, err error) {
-	ctx, cancel := context.WithTimeout(ctx, askBound)
-	defer cancel()
-	for {
-		if client, err = qmp.Dial(ctx, l.monitor(l.pid), nil); err == nil || ctx.Err() != nil || ended(l.pid) {
-			return client, err
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
-}
-
 // executed says why a QEMU counts as executing at a time, or that it cannot have.
-func (r *Recorder) executed(ctx context.Context, l look, at time.Time) (why string, yes bool) {
+func (l look) executed(at time.Time) (why string, yes bool) {
 	if l.ended {
 		return "it was killed while it stood still", false
 	}
-	r.mu.Lock()
-	w := r.waiters[l.pid]
-	r.mu.Unlock()
-	if w == nil {
-		return "it was not launched to wait", true
+	record, err := os.ReadFile(l.runs(l.pid))
+	if err != nil {
+		return "there is no record of when it ran: " + err.Error(), true
 	}
-	select {
-	case <-w.heard:
-	case <-ctx.Done():
-		return "it does not answer", true
+	ran, err := firstRun(string(record))
+	switch {
+	case err != nil:
+		return err.Error(), true
+	case ran.IsZero() || ran.After(at):
+		return "it waits", false
 	}
-	if w.early != "" {
-		return w.early, true
-	}
-	// What it said before this answer, or its end, has been read by then.
-	_, _ = qmp.QueryStatus(ctx, w.client)
-	time.Sleep(sampleEvery)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !w.ran.IsZero() && !w.ran.After(at) {
-		return "it was let run at " + w.ran.Format(time.StampMilli), true
-	}
-	return "it waits", false
+	return "it was let run at " + ran.Format(time.StampMilli), true
 }
 
-// ended says whether a process is gone, or only waits to be reaped.
-func ended(pid int) bool {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	return err != nil || bytes.Contains(stat, []byte(") Z "))
+// firstRun is when a QEMU let its vCPUs run first, by its own record; zero if it
+// has not. A line is PID@SECONDS.MICROSECONDS:EVENT (QEMU's trace backend log).
+func firstRun(record string) (time.Time, error) {
+	for line := range strings.Lines(record) {
+		stamp, _, found := strings.Cut(line, "vm_state_notify running 1 ")
+		if !found {
+			continue
+		}
+		_, stamp, _ = strings.Cut(strings.TrimSuffix(stamp, ":"), "@")
+		seconds, micros, _ := strings.Cut(stamp, ".")
+		s, err := strconv.ParseInt(seconds, 10, 64)
+		us, err2 := strconv.ParseInt(micros, 10, 64)
+		if err := errors.Join(err, err2); err != nil {
+			return time.Time{}, fmt.Errorf("when it ran is not to be read: %w", err)
+		}
+		return time.Unix(s, us*int64(time.Microsecond)), nil
+	}
+	return time.Time{}, nil
 }
 
 // judge finds out whether QEMUs whose vCPU threads used processor time at the
 // same time have both executed the guest by then.
-func (r *Recorder) judge(ctx context.Context, at time.Time, both []look) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askBound)
-	defer cancel()
-	text := at.Format(time.StampMilli) + ": vCPUs ran on both hosts"
+func (r *Recorder) judge(at time.Time, both []look) {
+	text, executions := at.Format(time.StampMilli)+": vCPUs ran on both hosts", 0
 	for _, l := range both {
-		why, yes := r.executed(ctx, l, at)
+		why, yes := l.executed(at)
 		text += fmt.Sprintf("; on %s process %d: %s", l.name, l.pid, why)
-		if !yes {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			r.started = append(r.started, text)
-			return
+		if yes {
+			executions++
 		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.overlaps = append(r.overlaps, text)
-}
-
-// judged waits until nothing is being judged any more.
-func (r *Recorder) judged() {
-	for r.judging.Load() > 0 {
-		time.Sleep(sampleEvery)
+	if executions == len(both) {
+		r.overlaps = append(r.overlaps, text)
+	} else {
+		r.started = append(r.started, text)
 	}
 }
 
-// monitored is a QEMU that has, when it is launched to wait, a third QMP socket.
-const monitored = `#!/bin/sh
-case " $* " in *" -incoming "*) set -- "$@" -qmp "unix:DIR/$$,server=on,wait=off";; esac
+// recorded is a QEMU that writes down when it lets a guest run.
+const recorded = `#!/bin/sh
+case " $* " in *" -uuid "*) set -- "$@" -msg timestamp=on -trace vm_state_notify -D "DIR/$$";; esac
 exec QEMU "$@"
 `
 
-// monitors is where the sockets of the host's waiting QEMUs are, and the program
-// that makes them.
-func (h *Host) monitors() string { return h.dir + ".qmp" }
+// runs is where the records of the host's QEMUs are, and the program that makes
+// them.
+func (h *Host) runs() string { return h.dir + ".qemu" }
 
 // OwnQEMU is the QEMU that the host runs if nothing else is installed on it.
-func (h *Host) OwnQEMU() string { return filepath.Join(h.monitors(), "bin", "qemu-system-x86_64") }
+func (h *Host) OwnQEMU() string { return filepath.Join(h.runs(), "bin", "qemu-system-x86_64") }
 
 func (h *Host) installQEMU() error {
 	qemu, err := exec.LookPath(filepath.Base(h.OwnQEMU()))
 	if err != nil {
 		return err
 	}
-	script := strings.NewReplacer("QEMU", qemu, "DIR", h.monitors()).Replace(monitored)
+	script := strings.NewReplacer("QEMU", qemu, "DIR", h.runs()).Replace(recorded)
 	return errors.Join(os.MkdirAll(filepath.Dir(h.OwnQEMU()), 0o700), os.WriteFile(h.OwnQEMU(), []byte(script), 0o700))
 }
-
-// watch is how the recorder looks at the host's QEMU of a guest.

@@ -17,8 +17,8 @@ import (
 	"vmctl/vm/qmp"
 )
 
-// spinning starts a QEMU whose firmware is a jump to itself, with the monitor
-// where the recorder looks for it.
+// spinning starts a QEMU whose firmware is a jump to itself, with the record of when
+// it ran where the recorder looks for it.
 func spinning(t *testing.T, dir, name string, more ...string) *watched {
 	t.Helper()
 	firmware := make([]byte, 64<<10)
@@ -29,7 +29,7 @@ func spinning(t *testing.T, dir, name string, more ...string) *watched {
 	}
 	qemu := exec.Command("qemu-system-x86_64", append([]string{"-name", name + ",debug-threads=on", "-nodefaults", "-no-user-config", "-display", "none", "-vga", "none",
 		"-machine", "pc-q35-7.2", "-accel", "tcg", "-smp", "2", "-m", "32M", "-bios", image, "-qmp", "unix:" + socket + ",server=on,wait=off",
-		"-qmp", "unix:" + socket + ".test,server=on,wait=off"}, more...)...)
+		"-msg", "timestamp=on", "-trace", "vm_state_notify", "-D", socket + ".runs"}, more...)...)
 	qemu.Stderr = os.Stderr
 	if err := qemu.Start(); err != nil {
 		t.Fatal(err)
@@ -47,15 +47,15 @@ func spinning(t *testing.T, dir, name string, more ...string) *watched {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &watched{name: name, process: func(context.Context) int { return qemu.Process.Pid }, monitor: func(int) string { return socket }}
+	return &watched{name: name, process: func(context.Context) int { return qemu.Process.Pid }, runs: func(int) string { return socket + ".runs" }}
 }
 
 // tell has a QEMU do one thing, and waits for a state.
-func (h *watched) tell(t *testing.T, command string, args any, state string) {
+func (w *watched) tell(t *testing.T, command string, args any, state string) {
 	t.Helper()
 	var client *qmp.Client
 	err := Eventually(t.Context(), 20*time.Second, func() (err error) {
-		client, err = qmp.Dial(t.Context(), h.monitor(0)+".test", nil)
+		client, err = qmp.Dial(t.Context(), strings.TrimSuffix(w.runs(0), ".runs"), nil)
 		return err
 	})
 	if err != nil {
@@ -90,20 +90,19 @@ func TestRecorderSeesExecution(t *testing.T) {
 
 	waits := spinning(t, dir, "b", "-S", "-incoming", "defer")
 	ctx, cancel := context.WithCancel(t.Context())
-	r := &Recorder{hosts: []*watched{runs, waits}, waiters: map[int]*waiter{}, cancel: cancel}
-	r.tasks.Go(func() { r.sample(ctx) })
-	both := []look{{watched: runs, pid: runs.process(ctx)}, {watched: waits, pid: waits.process(ctx)}}
+	r := &Recorder{hosts: []*watched{runs, waits}, cancel: cancel}
 	if err := Eventually(ctx, 20*time.Second, func() error {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		if r.waiters[both[1].pid] == nil {
-			return errors.New("the recorder has not seen who waits")
+		defer waits.close()
+		if waits.sees(waits.process(ctx)); waits.vcpus == nil {
+			return errors.New("it has no vCPUs yet")
 		}
 		return nil
 	}); err != nil {
 		t.Fatal(err)
 	}
-	r.judge(ctx, time.Now(), both) // its monitor may not be there yet
+	// From the first moment on in which it could use time there is its record.
+	r.judge(time.Now(), []look{{watched: runs, pid: runs.process(ctx)}, {watched: waits, pid: waits.process(ctx)}})
+	r.tasks.Go(func() { r.sample(ctx) })
 	time.Sleep(time.Second)
 	none := func(when string) {
 		r.mu.Lock()
@@ -135,7 +134,7 @@ func TestRecorderFindsTheNextQEMU(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			looked := make(chan struct{}, 1)
 			var other atomic.Bool
-			b := &watched{name: "b", monitor: next.monitor, process: func(ctx context.Context) int {
+			b := &watched{name: "b", runs: next.runs, process: func(ctx context.Context) int {
 				found := first
 				if other.Load() {
 					found = next
@@ -146,7 +145,7 @@ func TestRecorderFindsTheNextQEMU(t *testing.T) {
 				}
 				return found.process(ctx)
 			}}
-			r := &Recorder{hosts: []*watched{runs, b}, waiters: map[int]*waiter{}, cancel: cancel}
+			r := &Recorder{hosts: []*watched{runs, b}, cancel: cancel}
 			r.tasks.Go(func() { r.sample(ctx) })
 			<-looked // and has found the first
 			other.Store(true)
@@ -172,45 +171,51 @@ func TestRecorderFindsTheNextQEMU(t *testing.T) {
 	}
 }
 
-// A QEMU that waited and was killed has not executed, whatever time its end took.
-func TestRecorderHearsToTheEnd(t *testing.T) {
+// A QEMU that waited and was killed has not executed, whatever time its end took, and
+// whenever it came: also as the first thing that happens to it.
+func TestRecorderKnowsWhoWasKilled(t *testing.T) {
 	dir := t.TempDir()
 	runs, waits := spinning(t, dir, "a"), spinning(t, dir, "b", "-S", "-incoming", "defer")
-	r := Recorder{waiters: map[int]*waiter{}}
-	ctx, cancel := context.WithCancel(t.Context())
-	both := []look{{watched: runs, pid: runs.process(ctx)}, {watched: waits, pid: waits.process(ctx)}}
-	r.follow(ctx, both[1])
-	<-r.waiters[both[1].pid].heard
+	both := []look{{watched: runs, pid: runs.process(t.Context())}, {watched: waits, pid: waits.process(t.Context())}}
+	var r Recorder
+	if err := Eventually(t.Context(), 20*time.Second, func() error { _, err := os.Stat(waits.runs(0)); return err }); err != nil {
+		t.Fatal(err)
+	}
 	if err := syscall.Kill(both[1].pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	r.judge(ctx, time.Now(), both)
-	cancel()
-	r.tasks.Wait()
+	r.judge(time.Now(), both)
 	if len(r.overlaps) != 0 || len(r.started) != 1 {
 		t.Errorf("%q, %q", r.overlaps, r.started)
 	}
 }
 
-// Who cannot be asked counts as executing.
+// Whose record is missing or not to be read counts as executing.
 func TestRecorderDoubts(t *testing.T) {
-	dir := t.TempDir()
-	runs, waits := spinning(t, dir, "a"), spinning(t, dir, "b", "-S", "-incoming", "defer")
-	gone := *waits
-	gone.process = func(context.Context) int { return 1<<22 + 1 } // no such process
+	dir, now := t.TempDir(), time.Unix(1795705304, 500000000)
+	const waited = "7@1795705304.400000:vm_state_notify running 0 reason 3 (paused)\n"
 	for name, test := range map[string]struct {
-		second *watched
-		wrong  int
-	}{"waits": {waits, 0}, "runs": {runs, 1}, "gone": {&gone, 1}} {
-		gone.monitor = func(int) string { return filepath.Join(dir, "none") }
-		ctx, cancel := context.WithCancel(t.Context())
-		r := Recorder{waiters: map[int]*waiter{}}
-		r.follow(ctx, look{watched: test.second, pid: test.second.process(ctx)})
-		r.judge(t.Context(), time.Now(), []look{{watched: runs, pid: runs.process(t.Context())}, {watched: test.second, pid: test.second.process(t.Context())}})
-		if len(r.overlaps) != test.wrong || len(r.started) != 1-test.wrong {
-			t.Errorf("%s: %q, %q", name, r.overlaps, r.started)
+		record string // empty: none
+		ran    bool
+	}{
+		"no record":            {"", true},
+		"waits":                {waited, false},
+		"nothing yet":          {"\n", false},
+		"runs":                 {waited + "7@1795705304.466555:vm_state_notify running 1 reason 9 (running)\n", true},
+		"paused since":         {"7@1795705304.1:vm_state_notify running 1 reason 9 (running)\n" + waited, true},
+		"runs later":           {waited + "7@1795705304.500001:vm_state_notify running 1 reason 9 (running)\n", false},
+		"cut at its beginning": {"vm_state_notify running 1 reason 9 (running)\n", true},
+		"no such times":        {"7@soon:vm_state_notify running 1 reason 9 (running)\n", true},
+	} {
+		path := filepath.Join(dir, name)
+		if test.record != "" {
+			if err := os.WriteFile(path, []byte(test.record), 0o600); err != nil {
+				t.Fatal(err)
+			}
 		}
-		cancel()
-		r.tasks.Wait()
+		l := look{watched: &watched{runs: func(int) string { return path }}}
+		if why, ran := l.executed(now); ran != test.ran {
+			t.Errorf("%s: %t, %s", name, ran, why)
+		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,8 +18,6 @@ type Recorder struct {
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
 
-	judging atomic.Int64 // how many looks are being judged
-
 	mu       sync.Mutex
 	last     Proof
 	node     string    // through which the last record came
@@ -29,7 +26,6 @@ type Recorder struct {
 	overlaps []string  // what must not be
 	started  []string  // what was not, though vCPU threads ran on both hosts
 	heardOf  []mark    // every record
-	waiters  map[int]*waiter
 }
 
 // mark is when a counter was heard.
@@ -49,7 +45,7 @@ type Stint struct {
 // Record begins to watch a guest.
 func (l *Lab) Record(ctx context.Context, uuid string) (*Recorder, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	r := &Recorder{cancel: cancel, waiters: map[int]*waiter{}, hosts: []*watched{l.A.watch(uuid), l.B.watch(uuid)}}
+	r := &Recorder{cancel: cancel, hosts: []*watched{l.A.watch(uuid), l.B.watch(uuid)}}
 	for _, h := range []*Host{l.A, l.B} {
 		fd, err := l.sniff("p" + h.Name)
 		if err != nil {
@@ -119,6 +115,11 @@ func (r *Recorder) sample(ctx context.Context) {
 	seen := map[string]moment{}
 	ticker := time.NewTicker(sampleEvery)
 	defer ticker.Stop()
+	defer func() {
+		for _, h := range r.hosts {
+			h.close()
+		}
+	}()
 	pids := map[string]int{}
 	for round := 0; ; round++ {
 		select {
@@ -130,9 +131,7 @@ func (r *Recorder) sample(ctx context.Context) {
 		for _, h := range r.hosts {
 			// While one is there no other counts: then its own end is all to look for.
 			if pid := pids[h.name]; pid == 0 || round%relook == 0 || round%5 == 0 && ended(pid) {
-				if pids[h.name] = h.process(ctx); pids[h.name] != pid && pids[h.name] != 0 {
-					r.follow(ctx, look{watched: h, pid: pids[h.name]})
-				}
+				pids[h.name] = h.process(ctx)
 			}
 			now, before := h.sees(pids[h.name]), seen[h.name]
 			if now.used(before) {
@@ -140,10 +139,8 @@ func (r *Recorder) sample(ctx context.Context) {
 			}
 			seen[h.name] = now
 		}
-		at := time.Now()
 		if len(busy) == 2 {
-			r.judging.Add(1)
-			r.tasks.Go(func() { defer r.judging.Add(-1); r.judge(ctx, at, busy) })
+			r.judge(time.Now(), busy)
 		}
 	}
 }
