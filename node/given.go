@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"vmctl/snapshot"
 	"vmctl/snapshot/replica"
@@ -32,7 +33,7 @@ func (g *guest) left(at moment) {
 	if err == nil {
 		err = g.writePlace(func(p *placeRecord) {
 			if p.Epoch == at.Epoch {
-				p.Left = &at
+				p.Left, p.LeftAt = &at, time.Now()
 			}
 		})
 	}
@@ -92,7 +93,11 @@ func (g *guest) sayLeft(here placeRecord, standby *snapshot.Standby) error {
 	if here.Left == nil {
 		return nil
 	}
-	if err := standby.SayWhole(); err != nil {
+	of := here.LeftAt
+	if of.IsZero() { // noted by an agent that did not say when
+		of = time.Now()
+	}
+	if err := standby.SayWhole(of); err != nil {
 		return fmt.Errorf("make a replica of the disks that the guest left here: %w", err)
 	}
 	return g.writePlace(func(p *placeRecord) { p.Left = nil })

@@ -42,6 +42,8 @@ type placeRecord struct {
 	// Left is when this node gave the guest away by its own will; since then nobody
 	// has written to its disks here. nil: it did not, or they were written to.
 	Left *moment `msgpack:"left,omitempty"`
+	// LeftAt is the time of Left, if there is one.
+	LeftAt time.Time `msgpack:"left_at,omitempty"`
 	// GaveUp says why the guest is not started any more; empty: it is.
 	GaveUp string `msgpack:"gave_up,omitempty"`
 	// Resuming is set while the guest is being resumed under Epoch: the run state

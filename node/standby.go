@@ -254,7 +254,7 @@ func (g *guest) prepare(ctx context.Context, from ha.NodeID, request openRequest
 		return nil, err
 	}
 	err := g.writePlace(func(p *placeRecord) {
-		*p = placeRecord{Replica: true, Prepared: request.Epoch, Disks: request.Disks, Left: left, BootID: bootID()}
+		*p = placeRecord{Replica: true, Prepared: request.Epoch, Disks: request.Disks, Left: left, LeftAt: here.LeftAt, BootID: bootID()}
 	})
 	if err != nil {
 		return nil, err

@@ -138,16 +138,16 @@ func (s *Standby) Says() (replicator.Peer, error) {
 	return replicator.Peer{Replica: s.identity.Value(), Holds: true}, nil
 }
 
-// SayWhole keeps, durably, that the disks have what the guest left in them: for
-// disks that were its own before, and that no owner has written to yet.
-func (s *Standby) SayWhole() error {
+// SayWhole keeps, durably, that the disks have what the guest left in them, and when:
+// for disks that were its own before, and that no owner has written to yet.
+func (s *Standby) SayWhole(of time.Time) error {
 	if s.receiver == nil {
 		return nil
 	}
 	if err := s.receiver.Sync(); err != nil {
 		return err
 	}
-	return s.identity.SayWhole()
+	return s.identity.SayWhole(of)
 }
 
 // Content is what the replica's disks have; the zero Content for a guest without.

@@ -202,7 +202,7 @@ func (r *Receiver) settleWhole(generation, turn uint64) (settled bool, err error
 		r.mu.Unlock()
 		return false, nil
 	}
-	err = r.opts.Identity.SayWhole()
+	err = r.opts.Identity.SayWhole(time.Now())
 	if err == nil {
 		r.holding = false
 	}

@@ -37,10 +37,11 @@ func (i *Identity) Content() Content {
 	return c
 }
 
-// SayWhole keeps, durably, that the content is whole, and nothing held any more.
-func (i *Identity) SayWhole() error {
+// SayWhole keeps, durably, that the content is whole, as of a time, and nothing held
+// any more.
+func (i *Identity) SayWhole(of time.Time) error {
 	return i.say(func(rec *identityRecord) {
-		rec.Whole, rec.Held, rec.Until = true, 0, time.Now().UnixNano()
+		rec.Whole, rec.Held, rec.Until = true, 0, of.UnixNano()
 	})
 }
 
