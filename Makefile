@@ -56,15 +56,23 @@ unit: deps
 # twenty faults each, the mutants that they must catch, and every scenario. And what
 # a replica is after a crash or a power cut at each of its changes, and after one at
 # 200 random moments; and what the store is after one.
+# The halves run beside each other: the second waits at times, for the kernel too.
 QUIETLY := grep -v -e '^=== ' -e '^ *--- PASS: .*/'
-.PHONY: sim
-sim: export GOGC = 1600
+.PHONY: sim sim-ha sim-replica
 sim:
+	@$(MAKE) --no-print-directory -j2 --output-sync=target sim-ha sim-replica
+
+sim-ha: export GOGC = 1600
+sim-ha:
 	GOGC=400 GOMEMLIMIT=4GiB go test -count=1 -v ./ha/model | grep -v '^=== '
 	go test -count=1 -v -run 'TestSchedules|TestBrokenWorlds' ./ha/sim -ha.schedules=10000 | grep -v '^=== '
 	go test -count=1 -v -run TestMutants ./ha | grep -v '^=== '
-	go test -count=1 -run 'TestScenario|TestTakeoverTime|TestInvariants|^TestPowerCut$$' ./ha/sim ./ha/recovery ./store
+	go test -count=1 -run 'TestScenario|TestTakeoverTime|TestInvariants' ./ha/sim ./ha/recovery
+
+sim-replica: export GOGC = 300
+sim-replica:
 	go test -count=1 -v -run 'TestCutAtEveryChange|TestPowerCutAtAnyMoment|TestCrashAtEveryChange' ./snapshot ./snapshot/replica | $(QUIETLY)
+	go test -count=1 -run '^TestPowerCut$$' ./store
 
 # The same for as long as one likes; what was done is kept, SOAK=-resume goes on.
 SOAK ?=
