@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -42,6 +43,16 @@ var sections = map[string]string{
 	"Spec": "a guest", "Disk": "a disk", "NIC": "a nic", "Protection": "protection", "Restart": "restart", "Recovery": "recovery",
 }
 
+var wrongKind = regexp.MustCompile("^(line \\d+: )cannot unmarshal !!\\w+ ?(`.*`)? ?into (\\S+)$")
+
+// kinds name what a field takes in the words of people.
+var kinds = map[string]string{
+	"int": "a whole number", "float64": "a number", "bool": "true or false", "string": "text", "[]string": "a list of words",
+	"vm.Spec": "a guest (name: NAME and so on)", "vm.Protection": "a mapping (level: resume and so on)", "vm.Restart": "a mapping (policy: always and so on)",
+	"vm.Recovery": "a mapping (action: resume and so on)", "[]vm.Disk": "a list of disks", "vm.Disk": "a disk (size: 10G and so on)",
+	"[]vm.NIC": "a list of network cards", "vm.NIC": "a network card (bridge: br0 and so on)",
+}
+
 func parseError(err error) error {
 	if errors.Is(err, io.EOF) {
 		return &SpecError{Problems: []string{"the file is empty"}}
@@ -54,6 +65,8 @@ func parseError(err error) error {
 	for i, text := range typed.Errors {
 		if m := unknownField.FindStringSubmatch(text); m != nil {
 			text = fmt.Sprintf("%sunknown field %q of %s", m[1], m[2], sections[m[3]])
+		} else if m := wrongKind.FindStringSubmatch(text); m != nil && kinds[m[3]] != "" {
+			text = m[1] + strings.TrimPrefix(m[2]+": ", ": ") + kinds[m[3]] + " is wanted here"
 		}
 		problems[i] = text
 	}

@@ -73,18 +73,20 @@ func TestParseSpec(t *testing.T) {
 
 func TestParseSpecRefuses(t *testing.T) {
 	tests := map[string]struct{ file, want string }{
-		"unknown field":      {"name: a\nmemroy: 1G\n", `line 2: unknown field "memroy" of a guest`},
-		"unknown disk field": {"name: a\ndisks:\n  - name: x\n    sise: 1G\n", `line 4: unknown field "sise" of a disk`},
-		"two mistakes":       {"nmae: a\nmemory: 1Q\n", `unknown unit "Q"`},
-		"unknown recovery":   {"name: a\nrecovery: {befor: [x]}\n", `line 2: unknown field "befor" of recovery`},
-		"bad size":           {"name: a\nmemory: 512MB\n", "line 2: size \"512MB\": unit MB is ambiguous"},
-		"size of a list":     {"name: a\nmemory: [1]\n", "line 2: a size such as 512M is expected"},
-		"wrong type":         {"name: a\ncpus: many\n", "line 2: cannot unmarshal"},
-		"twice":              {"name: a\nname: b\n", "already defined"},
-		"two documents":      {"name: a\n---\nname: b\n", "second document"},
-		"empty":              {"", "empty"},
-		"not YAML":           {"name: [", "line 1"},
-		"too large":          {strings.Repeat("#", maxSpec+1), "larger than 1MiB"},
+		"unknown field":        {"name: a\nmemroy: 1G\n", `line 2: unknown field "memroy" of a guest`},
+		"unknown disk field":   {"name: a\ndisks:\n  - name: x\n    sise: 1G\n", `line 4: unknown field "sise" of a disk`},
+		"two mistakes":         {"nmae: a\nmemory: 1Q\n", `unknown unit "Q"`},
+		"unknown recovery":     {"name: a\nrecovery: {befor: [x]}\n", `line 2: unknown field "befor" of recovery`},
+		"bad size":             {"name: a\nmemory: 512MB\n", "line 2: size \"512MB\": unit MB is ambiguous"},
+		"size of a list":       {"name: a\nmemory: [1]\n", "line 2: a size such as 512M is expected"},
+		"wrong type":           {"name: a\ncpus: many\n", "line 2: `many`: a whole number is wanted here"},
+		"a word for a mapping": {"name: a\nprotection: resume\n", "line 2: `resume`: a mapping (level: resume and so on) is wanted here"},
+		"a list for a guest":   {"[1, 2]", "line 1: a guest (name: NAME and so on) is wanted here"},
+		"twice":                {"name: a\nname: b\n", "already defined"},
+		"two documents":        {"name: a\n---\nname: b\n", "second document"},
+		"empty":                {"", "empty"},
+		"not YAML":             {"name: [", "line 1"},
+		"too large":            {strings.Repeat("#", maxSpec+1), "larger than 1MiB"},
 	}
 	for name, test := range tests {
 		_, err := ParseSpec([]byte(test.file))

@@ -149,9 +149,12 @@ func (s Spec) checkProtection(f *findings) {
 	if p.ResyncRate != 0 && p.ResyncRate < MiB {
 		f.add("protection resync_rate %v: use at least 1M, or 0 for no bound", p.ResyncRate)
 	}
+	checkpoints := p.Level == ProtectResume || p.Level == ProtectFT
+	if (checkpoints || p.IntervalSeconds != 0) && !(p.IntervalSeconds >= 0.01 && p.IntervalSeconds <= 86400) {
+		f.add("protection interval_seconds %v: use 0.01 to 86400", p.IntervalSeconds)
+	}
 	switch p.Level {
 	case ProtectNone, ProtectRestart:
-		return
 	case ProtectResume:
 		for _, nic := range s.NICs {
 			if nic.Type == NICTap {
@@ -162,10 +165,6 @@ func (s Spec) checkProtection(f *findings) {
 		f.add("protection ft is not available yet, use resume")
 	default:
 		f.add("protection level %q: use none, restart or resume", p.Level)
-		return
-	}
-	if !(p.IntervalSeconds >= 0.01 && p.IntervalSeconds <= 86400) {
-		f.add("protection interval_seconds %v: use 0.01 to 86400", p.IntervalSeconds)
 	}
 }
 

@@ -46,6 +46,8 @@ func TestValidateRefuses(t *testing.T) {
 		{"cpu with space", func(s *Spec) { s.CPU = "max -foo" }, "cpu"},
 		{"cpu host on tcg", func(s *Spec) { s.CPU = "host" }, "needs accel kvm"},
 		{"cpu host resumed", func(s *Spec) { s.CPU = "host,+x"; s.Protection.Level = "resume" }, "both hosts have"},
+		{"interval of no level", func(s *Spec) { s.Protection = Protection{Level: "none", IntervalSeconds: -1} }, "interval_seconds -1"},
+		{"interval of restart", func(s *Spec) { s.Protection = Protection{Level: "restart", IntervalSeconds: math.NaN()} }, "interval_seconds NaN"},
 		{"display", func(s *Spec) { s.Display = "spice" }, "display"},
 		{"disk twice", func(s *Spec) { s.Disks = append(s.Disks, s.Disks[0]) }, "listed twice"},
 		{"disk without anything", func(s *Spec) { s.Disks[0].Size = 0 }, "give a size"},
