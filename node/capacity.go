@@ -81,6 +81,17 @@ func (n *Node) fit(node string) (need vm.Use, fits *bool) {
 	return need, fits
 }
 
+// admit refuses a guest that this host could not hold beside the others.
+func (n *Node) admit(spec vm.Spec) error {
+	need, used := spec.ResourceUse().Memory, n.guests.usedMemory()
+	if n.host.Memory > 0 && need+used > n.host.Memory {
+		return api.Errorf(api.Conflict, "create %s: it needs %v of memory, the guests and replicas here take up to %v of this host's %v",
+			spec.Name, need/vm.MiB*vm.MiB, used/vm.MiB*vm.MiB, n.host.Memory/vm.MiB*vm.MiB).
+			WithHint("Stopped guests count too. Give it less memory, or remove a guest; `vmctl vm ls` lists them.")
+	}
+	return nil
+}
+
 // admitAlone refuses what would make the pair unable to go on with one node:
 // memory counts in full, CPUs are only warned of. force lets it pass.
 func (n *Node) admitAlone(word string, spec vm.Spec, force bool) (warnings []string, err error) {

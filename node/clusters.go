@@ -88,45 +88,11 @@ func (n *Node) configure(ctx context.Context, change func(*ha.Cluster)) error {
 	return n.decider.request(ctx, func(id uint64) ha.Event { return ha.SetCluster{ID: id, Cluster: cluster} })
 }
 
-// Leave implements api.Clusters.
-func (n *Node) Leave(ctx context.Context) error {
-	record, id := n.members.current()
-	if id == nil {
-		return errNoCluster()
-	}
-	for _, g := range n.guests.list() {
-		if !g.isOwner() {
-			return api.Errorf(api.Conflict, "leave the cluster: this node holds the replica of %s", g.name()).
-				WithHint("Set its protection to none, or remove it, on node %s first.", g.ownerName())
-		}
-		if g.spec().Protection.Level != "none" {
-			return api.Errorf(api.Conflict, "leave the cluster: %s is protected by the peer", g.name()).
-				WithHint("`vmctl vm set %s --protection none` first.", g.name())
-		}
-	}
-	err := n.configure(ctx, func(c *ha.Cluster) {
-		*c = ha.Cluster{Gen: c.Gen, Nodes: [2]ha.NodeID{ha.NodeID(n.config.Name)}, Mode: ha.ModeNone}
-	})
-	if err != nil {
-		return err
-	}
-	if err := n.members.leave(); err != nil {
-		return err
-	}
-	if other, ok := record.peerOf(n.config.Name); ok {
-		if err := n.neighbour.forget(other.Name); err != nil {
-			return err
-		}
-	}
-	n.journal.record(warning, "cluster-left", "", "left cluster "+record.Identity.ClusterName)
-	return nil
-}
-
 // Cluster implements api.Clusters.
 func (n *Node) Cluster(ctx context.Context) (api.Cluster, error) {
 	record, id := n.members.current()
 	if id == nil {
-		return api.Cluster{}, errNoCluster()
+		return api.Cluster{}, errNoCluster("look at the cluster")
 	}
 	var core ha.Status
 	if err := n.decider.inspect(ctx, func(c *ha.Core) { core = c.Status() }); err != nil {
@@ -158,7 +124,7 @@ func (n *Node) Cluster(ctx context.Context) (api.Cluster, error) {
 func (n *Node) AddWitness(ctx context.Context, addr, text string) (api.Witness, error) {
 	id := n.members.Identity()
 	if id == nil {
-		return api.Witness{}, errNoCluster()
+		return api.Witness{}, errNoCluster("add a witness")
 	}
 	token, err := peer.ParseToken(text, peer.WitnessToken)
 	if err != nil {
@@ -172,7 +138,7 @@ func (n *Node) AddWitness(ctx context.Context, addr, text string) (api.Witness, 
 	}
 	reply, err := id.Enrol(ctx, addr, token)
 	if err != nil {
-		return api.Witness{}, connectError(err)
+		return api.Witness{}, connectError(err, "Is `vmctl witness run` running there, and is the port open?", "`vmctl witness token` on the machine with that address prints its token.")
 	}
 	told := witnessInfo{ID: peer.WitnessID(token.Fingerprint), Name: reply.Witness, Addr: addr, Fingerprint: token.Fingerprint}
 	if err := n.members.addWitnesses([]witnessInfo{told}); err != nil {

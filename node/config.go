@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -58,6 +59,9 @@ type Config struct {
 
 var nodeName = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`)
 
+// fieldError is how the YAML decoder speaks of a word that it does not know.
+var fieldError = regexp.MustCompile(`field (\S+) not found in type \S+`)
+
 // ReadConfig reads a config file over c: what the file says wins over defaults,
 // the caller's flags over the file.
 func ReadConfig(path string) (Config, error) {
@@ -69,7 +73,8 @@ func ReadConfig(path string) (Config, error) {
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
 	decoder.KnownFields(true)
 	if err := decoder.Decode(&c); err != nil && !errors.Is(err, io.EOF) {
-		return c, api.Errorf(api.Usage, "read the config file %s: %v", path, err)
+		return c, api.Errorf(api.Usage, "read the config file %s: %s", path, fieldError.ReplaceAllString(err.Error(), `unknown word "$1"`)).
+			WithHint("Its words are those of `vmctl node run --help` and of the example /etc/vmctl/vmctl.yaml.")
 	}
 	return c, nil
 }
@@ -84,7 +89,8 @@ func (c *Config) check() error {
 		c.Name = host
 	}
 	if !nodeName.MatchString(c.Name) {
-		return api.Errorf(api.Usage, "node name %q: use lower-case letters, digits, '-' and '.', 63 at most", c.Name)
+		return api.Errorf(api.Usage, "node name %q: use lower-case letters, digits, '-' and '.', 63 at most", c.Name).
+			WithHint("Give one with --name, or as `name` in the config file.")
 	}
 	if c.Advertise == "" {
 		c.Advertise = c.Listen
@@ -144,10 +150,14 @@ func checkAddr(addr string) error {
 	return nil
 }
 
-// makeDir makes one of the agent's directories, for root only.
-func makeDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("make directory: %w", err)
+// makeDir makes the directory that a flag names, for root only.
+func makeDir(flag, dir string) error {
+	err := os.MkdirAll(dir, 0o700)
+	if errors.Is(err, fs.ErrPermission) {
+		return api.Errorf(api.Failed, "start the agent: make --%s: %v", flag, err).WithHint("Run it as root.")
+	}
+	if err != nil {
+		return api.Errorf(api.Failed, "start the agent: make --%s: %v", flag, err).WithHint("Give another directory with --%s, or as `%s` in the config file.", flag, flag)
 	}
 	return nil
 }

@@ -181,3 +181,73 @@ func TestWitnessOfACluster(t *testing.T) {
 		return err == nil && cluster.Mode == "none" && cluster.Witness == nil
 	})
 }
+
+// A node leaves while the other's unprotected guests run, and forgets them; so does
+// one whose peer has left before, or is gone for good. What it had of them stays, and
+// it may come back.
+func TestLeave(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	ctx := t.Context()
+	names := func(n *agent) (list []string) {
+		vms, err := n.VMs(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range vms {
+			list = append(list, v.Name+" of "+v.Owner)
+		}
+		return list
+	}
+	know := func(n *agent, want ...string) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("%s to know %q", n.config.Name, want), func() bool { return slices.Equal(names(n), want) })
+	}
+	v, err := a.Create(ctx, []byte("{name: web, memory: 64M, protection: {level: resume}}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Create(ctx, []byte("{name: theirs, memory: 64M}")); err != nil {
+		t.Fatal(err)
+	}
+	know(a, "theirs of b", "web of a")
+	know(b, "theirs of b", "web of a")
+	want(t, "a leave of a protected guest's owner", a.Leave(ctx), api.Conflict, "`vmctl vm set web --protection none` first")
+	want(t, "a leave of a replica's holder", b.Leave(ctx), api.Conflict, "If a is lost for good: `vmctl ha promote web")
+	if _, err := a.Change(ctx, "web", []byte("protection: {level: none}")); err != nil {
+		t.Fatal(err)
+	}
+	left := filepath.Join(b.config.StateDir, "guests", v.UUID)
+	if err := os.MkdirAll(left, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "b to leave", func() bool { err := b.Leave(ctx); t.Log(err); return err == nil })
+	know(b, "theirs of b")
+	if _, err := os.Stat(left); err != nil || !slices.Contains(b.eventKinds(t), "guest-left") {
+		t.Errorf("what was here of the other's guest: %v, %q", err, b.eventKinds(t))
+	}
+	want(t, "a second leave", b.Leave(ctx), api.Conflict, "in none")
+	b.stop()
+	b = run(t, b.config)
+	know(b, "theirs of b")
+	if _, err := b.Join(ctx, a.addr, a.token(t)); err != nil {
+		t.Fatalf("a node that comes back: %v", err)
+	}
+	know(b, "theirs of b", "web of a")
+
+	b.stop() // for good
+	eventually(t, "the peer to be missed", func() bool {
+		cluster, err := a.Cluster(ctx)
+		return err == nil && !cluster.Members[1].Reachable
+	})
+	if err := a.Leave(ctx); err != nil {
+		t.Fatalf("a leave when the peer is lost: %v", err)
+	}
+	know(a, "web of a")
+	if v, err := a.Act(ctx, "web", api.Start, 0); err != nil || v.State != "running" {
+		t.Errorf("a start alone: %+v, %v", v, err)
+	}
+	if err := a.Remove(ctx, "web", true); err != nil {
+		t.Error(err)
+	}
+}

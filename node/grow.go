@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"vmctl/node/api"
@@ -193,5 +194,8 @@ func diskNamed(spec vm.Spec, name string) (int, error) {
 		}
 		names = append(names, d.Name)
 	}
-	return 0, api.Errorf(api.NotFound, "%s has no disk %q", spec.Name, name).WithHint("It has %v.", names)
+	if len(names) == 0 {
+		names = []string{"none"}
+	}
+	return 0, api.Errorf(api.NotFound, "resize disk %s of %s: it has no disk of that name", name, spec.Name).WithHint("It has %s.", strings.Join(names, ", "))
 }

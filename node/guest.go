@@ -58,6 +58,7 @@ type guest struct {
 	growing *growth  // asked for by the user, not begun
 	standby *snapshot.Standby
 	gone    bool   // removed; live ends
+	leaves  bool   // gone, because this node left the cluster: its files stay
 	handing bool   // it was shut down here to be booted on the peer
 	seen    bool   // it is known what an earlier agent left running
 	alarm   string // one that stands, for people

@@ -154,7 +154,7 @@ func (gs *guests) changed(id string, record guestRecord) {
 	g := gs.get(id)
 	switch {
 	case g == nil && !record.Removed:
-		g = newGuest(gs.n, id, record, placeRecord{})
+		g = newGuest(gs.n, id, record, gs.placeOf(id))
 		gs.add(g)
 		gs.recall(g)
 	case g != nil:

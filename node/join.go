@@ -21,7 +21,7 @@ const tokenLife = time.Hour
 func (m *membership) newToken() (api.Token, error) {
 	_, id := m.current()
 	if id == nil {
-		return api.Token{}, errNoCluster()
+		return api.Token{}, errNoCluster("make a token")
 	}
 	token, err := peer.NewToken(peer.JoinToken, id.CACert)
 	if err != nil {
@@ -134,7 +134,7 @@ func (m *membership) join(ctx context.Context, addr, text string) error {
 	}
 	id, extraBytes, err := peer.Join(ctx, addr, token, m.self, m.addr)
 	if err != nil {
-		return connectError(err)
+		return connectError(err, "Is the agent there running with --listen, and is the port open?", "`vmctl cluster token` on the node with that address prints a token for it.")
 	}
 	var extra joinExtra
 	if err := wire.Decode(extraBytes, &extra); err != nil {
@@ -158,17 +158,17 @@ func keepReachable(told, used string) string {
 	return told
 }
 
-// connectError gives a failed connection the code users see.
-func connectError(err error) error {
+// connectError gives a failed connection the code users see, and says what to do
+// about one that nobody answers, or that another than the token's maker does.
+func connectError(err error, silent, stranger string) error {
 	var refused *wire.Refused
 	switch {
 	case errors.As(err, &refused):
 		return &api.Error{Code: api.ParseCode(refused.Code), Message: err.Error()}
 	case errors.Is(err, peer.ErrStranger), errors.Is(err, peer.ErrToken):
-		return &api.Error{Code: api.Unsafe, Message: err.Error()}
+		return &api.Error{Code: api.Unsafe, Message: err.Error(), Hint: stranger}
 	case errors.Is(err, peer.ErrUnreachable):
-		return (&api.Error{Code: api.Unreachable, Message: err.Error()}).
-			WithHint("Is the agent there running with --listen, and is the port open?")
+		return &api.Error{Code: api.Unreachable, Message: err.Error(), Hint: silent}
 	}
 	return err
 }

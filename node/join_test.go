@@ -42,7 +42,7 @@ func TestJoinRefused(t *testing.T) {
 	ctx := t.Context()
 	want(t, "a token without a cluster", of(a.NewToken(ctx)), api.Conflict, "cluster init")
 	want(t, "a status without a cluster", of(a.Cluster(ctx)), api.Conflict, "cluster init")
-	want(t, "a leave without a cluster", a.Leave(ctx), api.Conflict, "no cluster")
+	want(t, "a leave without a cluster", a.Leave(ctx), api.Conflict, "in none")
 	for _, name := range []string{"", "../x", "Shop", "a b", strings.Repeat("a", 64)} {
 		want(t, "a cluster named "+name, of(a.Init(ctx, name)), api.Usage, "lower-case")
 	}

@@ -133,16 +133,6 @@ func (n *Node) register(ctx context.Context, g *guest) error {
 	return errors.Join(err, n.db.Update(func(tx *store.Tx) error { return deleteIfThere(guestTable, tx, g.id) }))
 }
 
-// admit refuses a guest that this host could not hold beside the others.
-func (n *Node) admit(spec vm.Spec) error {
-	need, used := spec.ResourceUse().Memory, n.guests.usedMemory()
-	if n.host.Memory > 0 && need+used > n.host.Memory {
-		return api.Errorf(api.Conflict, "create %s: it needs %v of memory, the guests and replicas here take up to %v of this host's %v",
-			spec.Name, need/vm.MiB*vm.MiB, used/vm.MiB*vm.MiB, n.host.Memory/vm.MiB*vm.MiB)
-	}
-	return nil
-}
-
 // specError gives vm's errors the codes users see.
 func specError(err error) error {
 	codes := []struct {
@@ -181,13 +171,14 @@ func (n *Node) Change(ctx context.Context, name string, change []byte, force boo
 	if err := spec.Validate(n.host); err != nil {
 		return api.VM{}, err
 	}
+	if !sameFiles(old, spec) {
+		return api.VM{}, api.Errorf(api.Usage, "change %s: disks, kernel and initrd of a guest cannot be changed yet", name).
+			WithHint("`vmctl vm disk resize %s DISK SIZE` makes a disk larger; for anything else make another guest.", name)
+	}
 	hardware := string(specHash(spec)) != string(specHash(old))
 	if hardware && g.running() {
 		return api.VM{}, api.Errorf(api.Conflict, "change %s: its hardware changes only while it is stopped", name).
 			WithHint("`vmctl vm stop %s` first.", name)
-	}
-	if !sameFiles(old, spec) {
-		return api.VM{}, api.Errorf(api.Usage, "change %s: disks, kernel and initrd of a guest cannot be changed yet", name)
 	}
 	if spec.Recovery.Home == "" {
 		spec.Recovery.Home = n.config.Name // from before homes were kept
@@ -274,6 +265,13 @@ func (g *guest) clean(context.Context) {
 	g.n.guests.drop(g.id)
 	g.n.recoverer.tell(recovery.Gone{ID: ha.GuestID(g.id)})
 	g.n.alarms.forget(g.name())
+	g.mu.Lock()
+	leaves := g.leaves
+	g.mu.Unlock()
+	if leaves {
+		g.tellLeft()
+		return
+	}
 	if err := g.removeFiles(); err != nil {
 		g.n.journal.record(warning, "guest-files", g.name(), "files of a removed guest stay: "+err.Error())
 	}

@@ -29,9 +29,9 @@ type membership struct {
 	identity *peer.Identity // nil: in no cluster
 }
 
-// errNoCluster is the API's answer where a cluster is needed.
-func errNoCluster() error {
-	return api.Errorf(api.Conflict, "this node is in no cluster").
+// errNoCluster is the API's answer where a cluster is needed for what was asked.
+func errNoCluster(what string) error {
+	return api.Errorf(api.Conflict, "%s: this node is in no cluster", what).
 		WithHint("Run `vmctl cluster init NAME` here, or `vmctl cluster join ADDR:PORT --token T`.")
 }
 
@@ -185,16 +185,4 @@ func (m *membership) dialVoter(ctx context.Context, to ha.NodeID) (*wire.Conn, e
 		return id.Dial(ctx, peer.Remote{Name: other.Name, Addr: other.Addr}, lease.Purpose, "", lease.Options())
 	}
 	return nil, fmt.Errorf("connect to %s: its address is not known yet: %w", to, peer.ErrUnreachable)
-}
-
-// leave forgets the cluster, durably.
-func (m *membership) leave() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	err := m.db.Update(func(tx *store.Tx) error { return deleteIfThere(clusterTable, tx, only) })
-	if err != nil {
-		return fmt.Errorf("forget the cluster: %w", err)
-	}
-	m.record, m.identity = clusterRecord{}, nil
-	return nil
 }

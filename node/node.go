@@ -60,7 +60,7 @@ func Run(ctx context.Context, config Config, ready func(*Node)) (err error) {
 	if err := config.check(); err != nil {
 		return err
 	}
-	if err := makeDir(config.StateDir); err != nil {
+	if err := makeDir("state-dir", config.StateDir); err != nil {
 		return err
 	}
 	db, err := store.Open(filepath.Join(config.StateDir, "vmctl.db"), store.Options{Schema: schema, Log: config.Log})
@@ -72,7 +72,7 @@ func Run(ctx context.Context, config Config, ready func(*Node)) (err error) {
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	// Now that this agent is the one of its state: one that is refused leaves nothing.
-	if err := errors.Join(makeDir(config.RuntimeDir), makeDir(config.RAMDir)); err != nil {
+	if err := errors.Join(makeDir("runtime-dir", config.RuntimeDir), makeDir("ram-dir", config.RAMDir)); err != nil {
 		return err
 	}
 	n := &Node{config: config, log: config.Log, db: db, started: time.Now(), left: make(chan struct{})}

@@ -193,7 +193,7 @@ func (n *Node) Promote(ctx context.Context, name string, confirmPeerOff bool) (a
 		return ha.Promote{ID: id, Guest: ha.GuestID(g.id), ConfirmPeerOff: confirmPeerOff, AcceptOutdated: confirmPeerOff}
 	})
 	if err != nil {
-		return api.VM{}, err
+		return api.VM{}, promoteError(g.name(), confirmPeerOff, err)
 	}
 	name = g.name()
 	n.recoverer.tell(recovery.Ordered{ID: ha.GuestID(g.id)}) // who takes it here wants it to run
@@ -205,6 +205,19 @@ func (n *Node) Promote(ctx context.Context, name string, confirmPeerOff bool) (a
 		return api.VM{}, api.Errorf(api.Failed, "promote %s: it is this node's now, but was not up after %s", name, startBound)
 	}
 	return n.view(ctx, g), nil
+}
+
+// promoteError adds to a refusal of the core which guest it is about and what to do.
+func promoteError(name string, confirmed bool, err error) error {
+	e := *api.AsError(err)
+	e.Message = "promote " + name + ": " + e.Message
+	switch {
+	case e.Code == api.Unsafe && !confirmed:
+		e.Hint = fmt.Sprintf("`vmctl ha promote %s --confirm-peer-off`, once you have seen that it is off.", name)
+	case e.Code == api.Unsafe, e.Code == api.Conflict:
+		e.Hint = fmt.Sprintf("See `vmctl ha why %s`.", name)
+	}
+	return &e
 }
 
 // Console implements api.Operator.

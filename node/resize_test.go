@@ -73,7 +73,7 @@ func TestResizeStopped(t *testing.T) {
 	if info, err := (disk.Tool{}).Info(ctx, paths["p"]); err != nil || info.ActualSize < 4<<20 {
 		t.Errorf("the preallocated one takes %d bytes, %v", info.ActualSize, err)
 	}
-	want(t, "no such disk", of(a.ResizeDisk(ctx, "web", "x", "1G")), api.NotFound, "[r q o p]")
+	want(t, "no such disk", of(a.ResizeDisk(ctx, "web", "x", "1G")), api.NotFound, "r, q, o, p")
 	want(t, "no such guest", of(a.ResizeDisk(ctx, "db", "r", "1G")), api.NotFound, "vm ls")
 	b.stop()
 	eventually(t, "the peer to be missed", func() bool {

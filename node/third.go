@@ -40,8 +40,11 @@ func (n *Node) CheckFence(ctx context.Context) (api.FenceCheck, error) {
 	check := api.FenceCheck{Node: n.config.Name}
 	other, _ := n.members.peer()
 	device := n.config.Fence
+	if other.Name == "" {
+		return check, api.Errorf(api.Conflict, "check the fencing device: node %s has no peer that it could switch off", n.config.Name).WithHint("See `vmctl cluster join --help`.")
+	}
 	if device == nil {
-		return check, api.Errorf(api.Conflict, "node %s has no fencing device for its peer", n.config.Name).
+		return check, api.Errorf(api.Conflict, "check the fencing device: node %s has no fencing device for its peer", n.config.Name).
 			WithHint("Put a `fence:` section into its config file, see vmctl(8), and restart its agent.")
 	}
 	check.Agent, check.Peer = device.Agent, other.Name
@@ -100,7 +103,7 @@ func (n *Node) SetMode(ctx context.Context, change api.ModeChange) (api.Cluster,
 	mode := ha.Mode(change.Mode)
 	switch {
 	case n.members.Identity() == nil:
-		return api.Cluster{}, errNoCluster()
+		return api.Cluster{}, errNoCluster("set the mode " + change.Mode)
 	case mode == ha.ModeWitness:
 		return api.Cluster{}, api.Errorf(api.Usage, "set the mode witness: a witness is added by its address").
 			WithHint("`vmctl witness add ADDR:PORT --token T`")

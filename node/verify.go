@@ -11,6 +11,7 @@ import (
 	"vmctl/snapshot"
 	"vmctl/snapshot/replicator"
 	"vmctl/store"
+	"vmctl/vm"
 )
 
 // verifyRecord is the last complete verification of a guest's replica by this
@@ -46,6 +47,9 @@ func (n *Node) verify(ctx context.Context, name string, tell func(api.Verificati
 	}
 	g.mu.Unlock()
 	switch {
+	case g.spec().Protection.Level == vm.ProtectNone:
+		return api.Verification{}, api.Errorf(api.Conflict, "verify the replica of %s: it is not protected and has none", g.name()).
+			WithHint("`vmctl vm set %s --protection resume` gives it one.", g.name())
 	case m == nil:
 		return api.Verification{}, api.Errorf(api.Conflict, "verify the replica of %s: it is stopped", g.name()).WithHint("`vmctl vm start %s`", g.name())
 	case protector == nil || phase != "synced":

@@ -22,7 +22,13 @@ func clusterCommand() *cli.Command {
 			Action: clusterJoin,
 		},
 		&cli.Command{Name: "status", Usage: "show the members and the witness", Action: clusterStatus},
-		&cli.Command{Name: "leave", Usage: "take this node out of its cluster", Action: clusterLeave},
+		&cli.Command{
+			Name: "leave", Usage: "take this node out of its cluster",
+			Description: "First make every guest unprotected, on whichever node it is ('vmctl vm set NAME --protection none'): they run\n" +
+				"on where they are. This node then knows nothing of the other's guests any more. The other node is not told and\n" +
+				"shows this one as lost until it leaves as well.",
+			Action: clusterLeave,
+		},
 	)
 }
 
@@ -87,10 +93,10 @@ func clusterTable(w *tabwriter.Writer, cluster api.Cluster) {
 			fmt.Fprintf(w, "node\t%s\t%s\tthis node\t-\t%s\n", m.Name, m.Addr, capacityText(m))
 			continue
 		}
-		fmt.Fprintf(w, "node\t%s\t%s\t%s\t%s ago\t%s\n", m.Name, m.Addr, reachText(m), ago(m.SeenAgo), capacityText(m))
+		fmt.Fprintf(w, "node\t%s\t%s\t%s\t%s\t%s\n", m.Name, m.Addr, reachText(m), ago(m.SeenAgo), capacityText(m))
 	}
 	if x := cluster.Witness; x != nil {
-		fmt.Fprintf(w, "witness\t%s\t%s\t%s\t%s ago\n", x.Name, x.Addr, yesNo(x.Reachable, "yes", "NO"), ago(x.SeenAgo))
+		fmt.Fprintf(w, "witness\t%s\t%s\t%s\t%s\n", x.Name, x.Addr, yesNo(x.Reachable, "yes", "NO"), ago(x.SeenAgo))
 		return
 	}
 	fmt.Fprintln(w, "\nno witness: a dead peer is reported, but nothing is started by itself (`vmctl witness add`)")
