@@ -97,7 +97,7 @@ func TestCreateSendsASpec(t *testing.T) {
 		"vm set web --autostart=false --protection none", "vm set --memory 2G web",
 		"vm set web --append ''", "vm set web --kernel ''",
 		"vm create web --recovery restart --priority 10 --after db --after cache --attempts 2 --backoff 1.5 --failback when-synced --settle 30 --home b --force",
-		"vm set web --priority 0 --after ''", "vm start web --force", "vm disk resize web disk0 +10G",
+		"vm set web --priority 0 --after ''", "vm set web --resync-rate 0", "vm start web --force", "vm disk resize web disk0 +10G",
 	} {
 		a.calls = nil
 		code, _, stderr := run("name: piped\n", words(line)...)
@@ -171,6 +171,63 @@ func TestWait(t *testing.T) {
 	}
 	if code, _, stderr := run("", "vm", "wait", "web", "--timeout", "0s"); code != 1 {
 		t.Errorf("no time to wait: exit code %d, %s", code, stderr)
+	}
+}
+
+// What is waited for is what a wait in vain speaks of.
+func TestWaitForAReplica(t *testing.T) {
+	for say, v := range map[string]api.VM{
+		"it is running, its replica resync 40 %": {State: "running", Protection: api.Protection{Level: "resume"}, Replica: &api.Replica{State: "resync", Progress: 0.4}},
+		"it is not protected and has no replica": {State: "running", Protection: api.Protection{Level: "none"}},
+		"it is stopped, without a replica":       {State: "stopped", Protection: api.Protection{Level: "restart"}},
+	} {
+		startAgent(t, v)
+		if code, _, stderr := run("", "vm", "wait", "web", "--state", "synced", "--timeout", "450ms"); code != 1 || !strings.Contains(stderr, say) {
+			t.Errorf("exit code %d, %s, want %q", code, stderr, say)
+		}
+	}
+}
+
+// A guest that was made and does not start is there all the same.
+func TestCreateThatDoesNotStart(t *testing.T) {
+	agentAt(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/start") {
+			w.WriteHeader(http.StatusInternalServerError)
+			_ = json.NewEncoder(w).Encode(map[string]any{"error": api.Error{Code: api.Failed, Message: "start web: no such CPU"}})
+			return
+		}
+		_ = json.NewEncoder(w).Encode(exampleVM)
+	}), nil)
+	code, stdout, stderr := run("", "vm", "create", "web", "--start")
+	if code != 1 || stdout != "" || stderr != "vmctl: start web: no such CPU\n  web is made and stays: `vmctl vm start web` tries again, `vmctl vm rm web` removes it.\n" {
+		t.Errorf("exit code %d, out %q, err %q", code, stdout, stderr)
+	}
+}
+
+// TestNumbersInWords: one thing is not spoken of as of several.
+func TestNumbersInWords(t *testing.T) {
+	one := api.Stay{VM: "db", Reason: "r"}
+	for _, c := range []struct {
+		line   string
+		answer any
+		say    string
+	}{
+		{"node maintenance on", api.Maintenance{Node: "a", Stay: []api.Stay{one}}, "1 guest stays on a\n"},
+		{"node maintenance on", api.Maintenance{Node: "a", Stay: []api.Stay{one, one}}, "2 guests stay on a\n"},
+		{"node shutdown", api.Shutdown{Node: "a", Stay: []api.Stay{one}}, "1 guest could not be stopped on a\n"},
+		{"node notify-test", []api.NotifyTest{{}}, "1 of 1 target did not take it"},
+		{"node notify-test", []api.NotifyTest{{}, {OK: true}}, "1 of 2 targets did not take it"},
+		{"node status", api.Status{Node: api.Node{CPUs: 1}}, "1 CPU, "},
+		{"node status", api.Status{Node: api.Node{Alarms: []api.Alarm{{Kind: "clock", Text: "t"}}}}, "clock: t"},
+		{"status", api.Status{Node: api.Node{Guests: 1}}, ", 1 guest\n"},
+		{"status", api.Status{Cluster: &api.Cluster{Members: []api.Member{{Name: "b"}}}}, "NOT REACHABLE, never heard\n"},
+		{"cluster status", api.Cluster{Self: "a", Members: []api.Member{{Name: "b"}}}, "never"},
+		{"witness status", api.Cluster{Witness: &api.Witness{}}, "NOT REACHABLE, never heard\n"},
+	} {
+		startAgent(t, c.answer)
+		if _, stdout, stderr := run("", words(c.line)...); !strings.Contains(stdout+stderr, c.say) || strings.Contains(stdout, "never ago") {
+			t.Errorf("vmctl %s says\n%s%s\nand not %q", c.line, stdout, stderr, c.say)
+		}
 	}
 }
 

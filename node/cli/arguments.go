@@ -16,24 +16,25 @@ const completion = "--generate-bash-completion"
 // arrange puts flags where the parser wants them, so that they may stand
 // before or after the arguments: the program's own first, then those of the
 // command that args name, then its arguments. Behind "--" everything is an
-// argument.
-func arrange(app *cli.App, args []string) []string {
+// argument. A command's flag that is given twice is refused: which of the two was
+// meant is not known.
+func arrange(app *cli.App, args []string) ([]string, error) {
 	if len(args) == 0 || args[len(args)-1] == completion {
-		return args
+		return args, nil
 	}
 	words := sorter{global: app.Flags, command: app.Flags, out: args[:1:1]}
 	rest, commands := args[1:], app.Commands
 	for len(rest) > 0 && rest[0] != "--" {
 		if strings.HasPrefix(rest[0], "-") && len(rest[0]) > 1 {
 			if rest = words.flag(rest); rest == nil {
-				return words.broken
+				return words.broken, nil
 			}
 			continue
 		}
 		command := find(commands, rest[0])
 		switch {
 		case command != nil && len(words.arguments) == 0:
-			words.names = append(words.names, rest[0])
+			words.names, words.path = append(words.names, rest[0]), append(words.path, rest[0])
 			words.command, commands = command.Flags, command.Subcommands
 		default:
 			words.arguments, commands = append(words.arguments, rest[0]), nil
@@ -43,7 +44,7 @@ func arrange(app *cli.App, args []string) []string {
 	if len(rest) > 0 {
 		words.arguments = append(words.arguments, rest[1:]...)
 	}
-	return words.arranged()
+	return words.arranged(), words.once()
 }
 
 // sorter collects the words of a command line by what they are.
@@ -52,8 +53,22 @@ type sorter struct {
 
 	out       []string // the program and its flags
 	names     []string // commands and their flags
+	path      []string // commands
 	arguments []string
 	broken    []string // what to parse if a flag lacks its value
+	given     []string // the command's flags that take one value, by their first names
+}
+
+// once refuses a command line that gives a flag twice. The program's own may be:
+// one in an alias gives way to one that is typed.
+func (s *sorter) once() error {
+	for i, flag := range s.given {
+		if slices.Contains(s.given[:i], flag) {
+			command := strings.Join(append([]string{"vmctl"}, s.path...), " ")
+			return api.Errorf(api.Usage, "%s: --%s is given twice", command, flag).WithHint("Give it once; see `%s --help`.", command)
+		}
+	}
+	return nil
 }
 
 // flag takes the flag that words begin with and returns what follows, nil if
@@ -62,6 +77,9 @@ func (s *sorter) flag(words []string) []string {
 	target, length := &s.names, 1 // unknown, help or version: the parser says what is wrong with it
 	if flag := findFlag(s.command, words[0]); flag != nil {
 		length = flagLength(flag, words[0])
+		if _, list := flag.(*cli.StringSliceFlag); !list && len(s.names) > 0 {
+			s.given = append(s.given, flag.Names()[0])
+		}
 	} else if flag := findFlag(s.global, words[0]); flag != nil {
 		target, length = &s.out, flagLength(flag, words[0])
 	}

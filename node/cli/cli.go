@@ -27,7 +27,10 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	app := newApp(stdin, stdout, stderr)
-	err := app.RunContext(ctx, arrange(app, args))
+	words, err := arrange(app, args)
+	if err == nil {
+		err = app.RunContext(ctx, words)
+	}
 	return report(err, stderr)
 }
 

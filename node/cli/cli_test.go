@@ -77,7 +77,10 @@ func TestArrange(t *testing.T) {
 	} {
 		args := append([]string{"vmctl"}, strings.Fields(line)...)
 		given := slices.Clone(args)
-		got := arrange(newApp(nil, nil, nil), args)
+		got, err := arrange(newApp(nil, nil, nil), args)
+		if err != nil {
+			t.Errorf("%q: %v", line, err)
+		}
 		if strings.Join(got, " ") != strings.TrimSpace("vmctl "+want) {
 			t.Errorf("%q becomes %q, not %q", line, got[1:], want)
 		}
@@ -85,8 +88,8 @@ func TestArrange(t *testing.T) {
 			t.Errorf("%q: the words given were changed to %q", line, args)
 		}
 	}
-	if got := arrange(newApp(nil, nil, nil), nil); got != nil {
-		t.Errorf("no words become %q", got)
+	if got, err := arrange(newApp(nil, nil, nil), nil); got != nil || err != nil {
+		t.Errorf("no words become %q, %v", got, err)
 	}
 }
 
@@ -96,7 +99,10 @@ func FuzzArrange(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, line string) {
 		args := append([]string{"vmctl"}, strings.Split(line, " ")...)
-		got := arrange(newApp(nil, nil, nil), slices.Clone(args))
+		got, err := arrange(newApp(nil, nil, nil), slices.Clone(args))
+		if err != nil && api.AsError(err).Code != api.Usage {
+			t.Errorf("%q: %v", args, err)
+		}
 		if len(got) == 0 || got[0] != "vmctl" || len(got) > len(args)+1 {
 			t.Errorf("%q becomes %q", args, got)
 		}

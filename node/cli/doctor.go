@@ -13,6 +13,8 @@ import (
 func doctorCommand() *cli.Command {
 	return &cli.Command{
 		Name: "doctor", Usage: "check this host and say what to do",
+		Description: "It needs no agent and changes nothing. Exit code 0 if guests can run here, also if\n" +
+			"something could be better; 1 if they cannot.",
 		OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
 			if _, err := arguments(c); err != nil {

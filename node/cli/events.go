@@ -17,7 +17,7 @@ func eventsCommand() *cli.Command {
 		Usage: "what happened, oldest first; one JSON object a line with --output json",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on with new events until Ctrl-C", DisableDefaultText: true},
-			&cli.DurationFlag{Name: "since", Usage: "only those of the last `TIME`, such as 10m or 24h"},
+			&cli.DurationFlag{Name: "since", Usage: "only those of the last `TIME`, such as 10m or 24h", DefaultText: "all"},
 			&cli.StringFlag{Name: "vm", Usage: "only those about the guest `NAME`"},
 		},
 		Description:  "Examples:\n   vmctl events --since 1h --vm web\n   vmctl events --follow --output json",

@@ -16,8 +16,12 @@ func haCommand() *cli.Command {
 		&cli.Command{Name: "why", Usage: "explain what was decided about a guest, and what was not", ArgsUsage: "VM", Action: haWhy},
 		&cli.Command{
 			Name: "promote", Usage: "make this node the owner of a guest by hand", ArgsUsage: "VM",
-			Description: "Only for a pair without a witness, and only when you have made sure that the peer is off:\n" +
-				"if it still runs the guest, two copies write and both are damaged.",
+			Description: "Only when you have made sure that the peer is off: if it still runs the guest, two copies write and\n" +
+				"both are damaged. For a pair without a third vote; for a guest whose replica lacks writes, which nobody\n" +
+				"takes over by itself ('vmctl ha why' says what it would begin from); and for a guest of this node that stands\n" +
+				"frozen because nobody confirms that it may run. Refused while the peer is heard. With a witness that answers,\n" +
+				"the witness has to agree.\n\n" +
+				"Example:\n   vmctl ha promote till --confirm-peer-off",
 			Flags:  []cli.Flag{&cli.BoolFlag{Name: "confirm-peer-off", Usage: "I have made sure that the peer is switched off", DisableDefaultText: true}},
 			Action: haPromote,
 		},
@@ -43,6 +47,9 @@ func haCommand() *cli.Command {
 	)
 }
 
+// maxFenceDelay is the longest head start that the lease core takes.
+const maxFenceDelay = time.Hour
+
 func haMode(c *cli.Context) error {
 	if c.NArg() == 0 {
 		cluster, err := client(c).Cluster(c.Context)
@@ -56,11 +63,23 @@ func haMode(c *cli.Context) error {
 		return err
 	}
 	if args[0] != "bias" && c.IsSet("bias") || args[0] != "fence" && c.IsSet("delay") {
-		return api.Errorf(api.Usage, "ha mode %s: --bias belongs to the mode bias, --delay to the mode fence", args[0])
+		return wrong(c, "mode %s: --bias belongs to the mode bias, --delay to the mode fence", args[0])
 	}
 	change := api.ModeChange{Mode: args[0], Bias: c.String("bias")}
-	if args[0] == "fence" {
-		change.DelaySeconds = c.Duration("delay").Seconds()
+	switch args[0] {
+	case "bias":
+		if _, err := required(c, "bias"); err != nil {
+			return err
+		}
+	case "fence":
+		delay, err := span(c, "delay")
+		if err != nil {
+			return err
+		}
+		if delay > maxFenceDelay {
+			return wrong(c, "--delay %s: use up to %s", delay, maxFenceDelay)
+		}
+		change.DelaySeconds = delay.Seconds()
 	}
 	cluster, err := client(c).SetMode(c.Context, change)
 	if err != nil {

@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"log/slog"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -146,9 +147,9 @@ func nodeStatus(c *cli.Context) error {
 func nodeScreen(w *tabwriter.Writer, n api.Node) {
 	fmt.Fprintf(w, "name\t%s\nversion\t%s\nprocess\t%d, since %s\n", n.Name, n.Version, n.PID, n.Started.Local().Format(time.DateTime))
 	fmt.Fprintf(w, "listens\t%s\naccelerator\t%s\nQEMU\t%s\n", yesNo(n.Listen != "", n.Listen, "nowhere: no peer possible"), n.Accel, n.QEMU)
-	fmt.Fprintf(w, "host\t%d CPUs, %s\nguests\t%d\nmaintenance\t%s\n", n.CPUs, bytesText(n.MemoryBytes), n.Guests, yesNo(n.Maintenance, "on", "off"))
+	fmt.Fprintf(w, "host\t%s, %s\nguests\t%d\nmaintenance\t%s\n", count(n.CPUs, "CPU"), bytesText(n.MemoryBytes), n.Guests, yesNo(n.Maintenance, "on", "off"))
 	for _, alarm := range n.Alarms {
-		fmt.Fprintf(w, "alarm\t%s %s: %s\n", alarm.Kind, alarm.VM, alarm.Text)
+		fmt.Fprintf(w, "alarm\t%s: %s\n", strings.TrimSpace(alarm.Kind+" "+alarm.VM), alarm.Text)
 	}
 	for _, t := range n.Notify {
 		fmt.Fprintf(w, "notifies\t%s\n", notifyText(t))

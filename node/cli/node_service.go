@@ -15,7 +15,7 @@ func nodeMaintenance(c *cli.Context) error {
 		return err
 	}
 	if args[0] != "on" && args[0] != "off" {
-		return api.Errorf(api.Usage, "node maintenance %q: it is on or off", args[0])
+		return wrong(c, "%q: it is on or off", args[0])
 	}
 	report, err := client(c).Maintenance(c.Context, args[0] == "on")
 	if err != nil {
@@ -34,8 +34,8 @@ func nodeMaintenance(c *cli.Context) error {
 		}
 	})
 	if err == nil && len(report.Stay) > 0 {
-		return api.Errorf(api.Conflict, "%d guests stay on %s", len(report.Stay), report.Node).
-			WithHint("Stop them before you switch the node off, or protect them and try again.")
+		return api.Errorf(api.Conflict, "node maintenance on: %s %s on %s", count(len(report.Stay), "guest"), yesNo(len(report.Stay) == 1, "stays", "stay"), report.Node).
+			WithHint("Before %s is switched off, stop what stays, or mend the reason given above and say `vmctl node maintenance on` again.", report.Node)
 	}
 	return err
 }
@@ -61,7 +61,7 @@ func nodeShutdown(c *cli.Context) error {
 		}
 	})
 	if err == nil && len(report.Stay) > 0 {
-		return api.Errorf(api.Failed, "%d guests could not be stopped on %s", len(report.Stay), report.Node).
+		return api.Errorf(api.Failed, "node shutdown: %s could not be stopped on %s", count(len(report.Stay), "guest"), report.Node).
 			WithHint("`vmctl events` says more; their processes end with the host.")
 	}
 	return err
@@ -91,7 +91,8 @@ func nodeNotifyTest(c *cli.Context) error {
 		}
 	}
 	if failed > 0 {
-		return api.Errorf(api.Failed, "%d of %d targets did not take the test notification", failed, len(tests))
+		return api.Errorf(api.Failed, "node notify-test: %d of %s did not take it", failed, count(len(tests), "target")).
+			WithHint("The reason stands beside each; `notify` in the config file names them.")
 	}
 	return nil
 }

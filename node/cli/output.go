@@ -35,11 +35,27 @@ func warn(c *cli.Context, v api.VM) {
 	}
 }
 
+// count is a number of things in words, such as "1 guest" and "2 guests".
+func count(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
+
+// heard says when a voter was.
+func heard(seconds *float64) string {
+	if seconds == nil {
+		return "never heard"
+	}
+	return "heard " + ago(seconds)
+}
+
 func ago(seconds *float64) string {
 	if seconds == nil {
 		return "never"
 	}
-	return since(*seconds)
+	return since(*seconds) + " ago"
 }
 
 func since(seconds float64) string {

@@ -13,6 +13,8 @@ func statusCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "status",
 		Usage: "one screen; its first line answers \"am I protected?\"",
+		Description: "The exit code says whether the agent answered, not whether guests are protected; for scripts that is in\n" +
+			"--output json, as `protected`.",
 		Action: func(c *cli.Context) error {
 			if _, err := arguments(c); err != nil {
 				return err
@@ -29,15 +31,15 @@ func statusCommand() *cli.Command {
 
 func statusScreen(w *tabwriter.Writer, s api.Status) {
 	fmt.Fprintf(w, "%s %s\n\n", yesNo(s.Protected, "PROTECTED:", "NOT PROTECTED:"), s.Summary)
-	fmt.Fprintf(w, "node\t%s\t%s, QEMU %s, %d guests\n", s.Node.Name, s.Node.Accel, s.Node.QEMU, s.Node.Guests)
+	fmt.Fprintf(w, "node\t%s\t%s, QEMU %s, %s\n", s.Node.Name, s.Node.Accel, s.Node.QEMU, count(s.Node.Guests, "guest"))
 	if s.Cluster != nil {
 		for _, m := range s.Cluster.Members {
 			if m.Name != s.Cluster.Self {
-				fmt.Fprintf(w, "peer\t%s\t%s, heard %s ago\n", m.Name, peerText(m), ago(m.SeenAgo))
+				fmt.Fprintf(w, "peer\t%s\t%s, %s\n", m.Name, peerText(m), heard(m.SeenAgo))
 			}
 		}
 		if x := s.Cluster.Witness; x != nil {
-			fmt.Fprintf(w, "witness\t%s\t%s, heard %s ago\n", x.Addr, yesNo(x.Reachable, "reachable", "NOT REACHABLE"), ago(x.SeenAgo))
+			fmt.Fprintf(w, "witness\t%s\t%s, %s\n", x.Addr, yesNo(x.Reachable, "reachable", "NOT REACHABLE"), heard(x.SeenAgo))
 		}
 	}
 	for _, t := range s.Node.Notify {

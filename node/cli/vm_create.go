@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/urfave/cli/v2"
@@ -43,11 +44,20 @@ func vmCreate(c *cli.Context) error {
 	}
 	warn(c, v)
 	if c.Bool("start") {
-		if v, err = agent.Act(c.Context, v.Name, api.Start, 0); err != nil {
-			return err
+		made := v.Name
+		if v, err = agent.Act(c.Context, made, api.Start, 0); err != nil {
+			return madeOnly(made, err)
 		}
+		warn(c, v)
 	}
 	return show(c, v, func(w *tabwriter.Writer) { fmt.Fprintf(w, "%s made, %s\n", v.Name, v.State) })
+}
+
+// madeOnly says that a guest which could not be started is there all the same.
+func madeOnly(name string, err error) error {
+	e := *api.AsError(err)
+	e.Hint = strings.TrimSpace(e.Hint + fmt.Sprintf(" %s is made and stays: `vmctl vm start %s` tries again, `vmctl vm rm %s` removes it.", name, name, name))
+	return &e
 }
 
 func wantedSpec(c *cli.Context) ([]byte, error) {
@@ -124,7 +134,12 @@ func forceFlag() cli.Flag {
 func vmSetCommand() *cli.Command {
 	return &cli.Command{
 		Name: "set", Usage: "change a guest's spec; hardware only while it is stopped", ArgsUsage: "NAME",
-		Description: specWords + `
+		Description: `Only what is said changes, and takes effect at once. Hardware (CPUs, memory, network cards, display, machine,
+CPU model, accelerator, the kernel's command line) changes only while the guest is stopped. Disks, kernel and
+initrd stay as they are; 'vmctl vm disk resize' makes a disk larger. --after '' and --append '' empty them.
+
+--nic may be repeated; the cards given replace all that there are, and take words with commas between them:
+` + nicWords + `
 
 Examples:
    vmctl vm set web --protection resume --interval 0.5

@@ -20,13 +20,15 @@ func specFlags(change bool) []cli.Flag {
 		}
 		return text
 	}
+	// Those of a guest's files are known to a change, too, so that the agent can say
+	// what to do instead.
 	return []cli.Flag{
 		&cli.IntFlag{Name: "cpus", Usage: "virtual `CPUS`", DefaultText: otherwise("1")},
 		&cli.StringFlag{Name: "memory", Usage: "memory `SIZE`, such as 512M or 2GiB", DefaultText: otherwise("512M")},
-		&cli.StringSliceFlag{Name: "disk", Usage: "a `DISK`, see above"},
+		&cli.StringSliceFlag{Name: "disk", Usage: "a `DISK`, see above", Hidden: change},
 		&cli.StringSliceFlag{Name: "nic", Usage: "a network `CARD`, see above"},
-		&cli.StringFlag{Name: "kernel", Usage: "boot this kernel `FILE` directly"},
-		&cli.StringFlag{Name: "initrd", Usage: "initial RAM disk `FILE` of that kernel"},
+		&cli.StringFlag{Name: "kernel", Usage: "boot this kernel `FILE` directly", Hidden: change},
+		&cli.StringFlag{Name: "initrd", Usage: "initial RAM disk `FILE` of that kernel", Hidden: change},
 		&cli.StringFlag{Name: "append", Usage: "command `LINE` of that kernel"},
 		&cli.StringFlag{Name: "display", Usage: "`KIND` of screen: none, or vnc (VGA, by VNC on a unix socket that 'vm show' names)", DefaultText: otherwise(vm.DisplayNone)},
 		&cli.StringFlag{Name: "machine", Usage: "versioned QEMU machine `TYPE`, a q35", DefaultText: otherwise(vm.DefaultMachine)},
@@ -55,7 +57,9 @@ const specWords = `--disk and --nic may be repeated and take words with commas b
    --disk image=FILE[,size=20G]          a copy of an image, grown to the size
    --disk path=FILE,format=raw           an existing disk, which stays where it is
       more words: name=N, format=raw|qcow2, preallocate=true
-   --nic user,forward=tcp:127.0.0.1:8080:80
+` + nicWords
+
+const nicWords = `   --nic user,forward=tcp:127.0.0.1:8080:80
                                          behind the host's address, port 8080 leads to 80
    --nic bridge=br0                      on a bridge of the host
    --nic tap=tap0                        on a tap device that exists
@@ -143,7 +147,7 @@ func checkEmpty(c *cli.Context) error {
 		name := flag.Names()[0]
 		_, isBool := flag.(*cli.BoolFlag)
 		clears := name == "kernel" || name == "initrd" || name == "append"
-		if name == "priority" { // 0 is one
+		if name == "priority" || name == "resync-rate" && c.String(name) != "" { // 0 is one
 			continue
 		}
 		if !c.IsSet(name) || isBool || clears && c.Command.Name == "set" {

@@ -29,6 +29,8 @@ const waitEvery = 100 * time.Millisecond
 func vmWaitCommand() *cli.Command {
 	return &cli.Command{
 		Name: "wait", Usage: "wait until a guest is in a state, or its replica is synced", ArgsUsage: "NAME",
+		Description: "Exit code 0 once it is so, 1 if it is not so after the timeout.\n\n" +
+			"Examples:\n   vmctl vm wait till --state synced --timeout 5m\n   vmctl vm wait till --state stopped",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "state", Value: "running", Usage: "a run `STATE` such as running, paused or stopped, or synced for the replica"},
 			&cli.DurationFlag{Name: "timeout", Value: time.Minute, Usage: "give up after `TIME`, such as 30s"},
@@ -56,7 +58,7 @@ func vmWait(c *cli.Context) error {
 	defer agent.Close()
 	v, err := awaitState(ctx, agent, args[0], want)
 	if errors.Is(err, context.DeadlineExceeded) && c.Context.Err() == nil {
-		return api.Errorf(api.Failed, "wait for %s to be %s: it is %s after %s", args[0], want, stateText(v), bound).
+		return api.Errorf(api.Failed, "wait for %s to be %s: it is %s after %s", args[0], want, stateText(v, want), bound).
 			WithHint("See `vmctl ha why %s` and `vmctl events --vm %s`.", args[0], args[0])
 	}
 	if err != nil {
@@ -86,9 +88,16 @@ func awaitState(ctx context.Context, agent *api.Client, name, want string) (last
 	}
 }
 
-func stateText(v api.VM) string {
-	if v.State == "" {
+func stateText(v api.VM, want string) string {
+	switch {
+	case v.State == "":
 		return "not known, the agent has not answered"
+	case want == replicaSynced && v.Protection.Level == "none":
+		return "not protected and has no replica"
+	case want == replicaSynced && v.Replica != nil:
+		return strings.TrimSpace(v.State + ", its replica " + v.Replica.State + resyncText(v.Replica) + " " + v.Replica.Reason)
+	case want == replicaSynced:
+		return v.State + ", without a replica"
 	}
 	return strings.TrimSpace(v.State + " " + v.Reason)
 }

@@ -146,6 +146,6 @@ func witnessStatus(c *cli.Context) error {
 	}
 	x := *cluster.Witness
 	return show(c, x, func(w *tabwriter.Writer) {
-		fmt.Fprintf(w, "witness %s at %s: %s, heard %s ago\n", x.Name, x.Addr, yesNo(x.Reachable, "reachable", "NOT REACHABLE"), ago(x.SeenAgo))
+		fmt.Fprintf(w, "witness %s at %s: %s, %s\n", x.Name, x.Addr, yesNo(x.Reachable, "reachable", "NOT REACHABLE"), heard(x.SeenAgo))
 	})
 }
