@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -145,7 +146,7 @@ func TestLeftIsOfTheSameDisks(t *testing.T) {
 // TestBootedDisksGoOnFromTheReplicas: what was shut down on the peer has no
 // checkpoint.
 func TestBootedDisksGoOnFromTheReplicas(t *testing.T) {
-	_, g := replicaOn(t)
+	d, g := replicaOn(t)
 	g.here.Left = &moment{2, 9}
 	if _, err := g.openStandby(t.Context()); err != nil {
 		t.Fatal(err)
@@ -153,7 +154,25 @@ func TestBootedDisksGoOnFromTheReplicas(t *testing.T) {
 	if err := g.takeDisks(t.Context(), 5); err != nil {
 		t.Fatal(err)
 	}
+	d.journal.flush()
+	if d.told == nil || !slices.Contains(d.told, "web/disks-unflushed") {
+		t.Errorf("told was %q", d.told)
+	}
 	if g.here.From == nil || *g.here.From != (moment{4, 0}) || g.here.Left != nil || g.here.Epoch != 5 {
 		t.Errorf("the place is %+v", g.here)
+	}
+}
+
+// TestDisksOfThisBoot: what this host wrote since it was started is there, flushed
+// or not.
+func TestDisksOfThisBoot(t *testing.T) {
+	d, g := replicaOn(t)
+	g.here.BootID = bootID()
+	if err := g.takeDisks(t.Context(), 5); err != nil {
+		t.Fatal(err)
+	}
+	d.journal.flush()
+	if len(d.told) != 0 {
+		t.Errorf("told was %q", d.told)
 	}
 }

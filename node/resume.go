@@ -146,10 +146,25 @@ func (g *guest) takeDisks(ctx context.Context, epoch uint64) error {
 		return err
 	}
 	g.closeStandby()
+	g.tellUnflushed()
 	return g.writePlace(func(p *placeRecord) {
 		p.From, p.Left = &moment{Epoch: p.Prepared}, nil
 		p.Replica, p.Epoch, p.Prepared, p.Resuming = true, epoch, 0, ""
 	})
+}
+
+// tellUnflushed says that the disks taken may lack something: they were written to
+// by an owner, and this host was started anew before they became the guest's. What
+// the owner wrote is flushed here once a second, and a loss of power takes the rest.
+func (g *guest) tellUnflushed() {
+	g.mu.Lock()
+	here := g.here
+	g.mu.Unlock()
+	if here.BootID == "" || here.BootID == bootID() {
+		return
+	}
+	g.n.journal.record(warning, "disks-unflushed", g.name(), fmt.Sprintf(
+		"%s goes on from the disks that its replica had here before this host was started anew: if the host lost power then, up to a second of what was written last is not in them", g.name()))
 }
 
 // resumeMachine loads a checkpoint into a new QEMU and lets it run if it ran.
