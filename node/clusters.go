@@ -2,7 +2,9 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 
 	"vmctl/ha"
 	"vmctl/node/api"
@@ -31,12 +33,55 @@ func (n *Node) Join(ctx context.Context, addr, token string) (api.Cluster, error
 		return api.Cluster{}, err
 	}
 	ctx = context.WithoutCancel(ctx) // this node is a member now, whoever still waits
+	if err := n.joinAnew(ctx); err != nil {
+		return api.Cluster{}, err
+	}
 	if err := n.pair(ctx); err != nil {
 		return api.Cluster{}, err
 	}
 	n.journal.record(info, "cluster-joined", "", "joined the cluster through "+addr)
 	n.exchange.soon()
+	n.awaitPeer(ctx)
 	return n.Cluster(ctx)
+}
+
+// joinBits is how many starts of an agent are told apart between two joins.
+const joinBits = 32
+
+// joinAnew makes the lease core that of a later incarnation than any that a node of
+// this name was in the cluster: peer and witness take the words of an earlier one for
+// old, and one that replaces a lost host counts its starts from one.
+func (n *Node) joinAnew(ctx context.Context) error {
+	record, _ := n.members.current()
+	var failed error
+	err := n.decider.inspect(ctx, func(*ha.Core) {
+		failed = n.self.change(func(r *nodeRecord) { r.Boot = max(r.Boot, record.Joins<<joinBits) + 1 })
+		if failed == nil {
+			failed = n.loadCore()
+		}
+	})
+	return errors.Join(err, failed)
+}
+
+// joinBound is how long a join waits until the peer is heard and has said what it has.
+const joinBound = 3 * time.Second
+
+// awaitPeer lets who has just joined see the peer as it will be in a moment.
+func (n *Node) awaitPeer(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, joinBound)
+	defer cancel()
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		if _, told := n.exchange.peer(); told > 0 && n.peerHeard() {
+			return
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // serveJoin takes a node into the cluster.

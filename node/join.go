@@ -42,6 +42,7 @@ func (m *membership) newToken() (api.Token, error) {
 type joinExtra struct {
 	Members   []memberInfo  `msgpack:"members"`
 	Witnesses []witnessInfo `msgpack:"witnesses"`
+	Joins     uint64        `msgpack:"joins,omitempty"` // with this one; 0 from an earlier version
 }
 
 // admit answers a node that asks to join: its token is used up and the node is
@@ -69,7 +70,8 @@ func (m *membership) admit(request peer.JoinRequest, from net.Addr) (peer.JoinRe
 	}
 	record := m.record
 	record.Members = []memberInfo{{m.self, m.addr}, {request.Node, seenAddr(request.Addr, from)}}
-	extra, err := msgpack.Marshal(joinExtra{record.Members, record.Witnesses})
+	record.Joins++
+	extra, err := msgpack.Marshal(joinExtra{record.Members, record.Witnesses, record.Joins})
 	if err != nil {
 		return peer.JoinReply{}, fmt.Errorf("encode the members: %w", err)
 	}
@@ -145,7 +147,7 @@ func (m *membership) join(ctx context.Context, addr, text string) error {
 			extra.Members[i].Addr = keepReachable(extra.Members[i].Addr, addr)
 		}
 	}
-	return m.save(clusterRecord{Identity: id.Sealed, Members: extra.Members, Witnesses: extra.Witnesses})
+	return m.save(clusterRecord{Identity: id.Sealed, Members: extra.Members, Witnesses: extra.Witnesses, Joins: extra.Joins})
 }
 
 // keepReachable prefers the address a node was just reached at over one that

@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -66,8 +67,12 @@ func TestJoinRefused(t *testing.T) {
 
 	same := startAgent(t, "a")
 	want(t, "a node of the same name", of(same.Join(ctx, a.addr, good)), api.Conflict, "--name")
-	if _, err := b.Join(ctx, a.addr, good); err != nil {
+	joined, err := b.Join(ctx, a.addr, good)
+	if err != nil {
 		t.Fatalf("after all the refusals the token is good: %v", err)
+	}
+	if them := joined.Members[0]; !them.Reachable || them.SeenAgo == nil || them.Fits == nil {
+		t.Errorf("who has just joined sees its peer as %+v", them)
 	}
 	third := startAgent(t, "c")
 	want(t, "a used token, a third node", of(third.Join(ctx, a.addr, good)), api.Conflict, "pair already")
@@ -203,4 +208,35 @@ func TestStartRefused(t *testing.T) {
 		test.change(n)
 		want(t, what, refusedStart(t, n.config), test.code, test.say)
 	}
+}
+
+// TestReplacedHost: a new host under the name of a lost one, which was started more
+// often, is heard: its heartbeats are not taken for old ones of the lost host.
+func TestReplacedHost(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	ctx := t.Context()
+	for range 3 {
+		b.stop()
+		b = run(t, b.config)
+	}
+	heard := func(name string) {
+		t.Helper()
+		if _, err := b.Create(ctx, []byte("{name: "+name+", memory: 64M}")); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the peer to hear whose "+name+" is", func() bool {
+			ha, err := a.HA(ctx) // as its own lease core has it
+			return err == nil && slices.ContainsFunc(ha.Guests, func(g api.HAGuest) bool { return g.VM == name && g.Owner == "b" })
+		})
+	}
+	heard("old")
+	b.stop()
+	config := dirs(t, "b")
+	config.Listen = b.addr
+	b = run(t, config)
+	if _, err := b.Join(ctx, a.addr, a.token(t)); err != nil {
+		t.Fatal(err)
+	}
+	heard("new")
 }

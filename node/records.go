@@ -64,6 +64,9 @@ type clusterRecord struct {
 	Identity  peer.Sealed   `msgpack:"identity"`
 	Members   []memberInfo  `msgpack:"members"`
 	Witnesses []witnessInfo `msgpack:"witnesses"` // every one that may still be asked, newest last
+	// Joins counts the nodes that were admitted, by whichever node: one that replaces a
+	// lost one under its name is told from it by that.
+	Joins uint64 `msgpack:"joins,omitempty"`
 }
 
 type memberInfo struct {
