@@ -108,7 +108,7 @@ func (n *Node) admitAlone(word string, spec vm.Spec, force bool) (warnings []str
 			continue
 		}
 		if need.Memory > has.Memory && need.Memory > before.Memory {
-			text := fmt.Sprintf("%s %s: if the other node fails, %s has to hold %v of guests and has %v of memory", word, spec.Name, m.Name, need.Memory/vm.MiB*vm.MiB, has.Memory/vm.MiB*vm.MiB)
+			text := word + " " + spec.Name + ": " + tightText(m.Name, need.Memory, has.Memory)
 			if !force {
 				return nil, api.Errorf(api.Unsafe, "%s", text).
 					WithHint("Stop guests, give them less memory or less protection, or give --force: then not all of them come back after a failure.")

@@ -69,7 +69,7 @@ func (n *Node) Create(ctx context.Context, spec vm.Spec, force bool) (api.VM, er
 	if err := n.register(context.WithoutCancel(ctx), g); err != nil {
 		return api.VM{}, err
 	}
-	n.journal.record(info, "guest-created", spec.Name, fmt.Sprintf("%s made: %d CPUs, %v, protection %s", spec.Name, spec.CPUs, spec.Memory, spec.Protection.Level))
+	n.journal.record(info, "guest-created", spec.Name, fmt.Sprintf("%s made: CPUs %d, memory %v, protection %s", spec.Name, spec.CPUs, spec.Memory, spec.Protection.Level))
 	if err := n.contest(ctx, g); err != nil {
 		return api.VM{}, err
 	}

@@ -229,14 +229,20 @@ func summary(s api.Status) (bool, string) {
 	case covered < wanted:
 		return false, fmt.Sprintf("%d of %d protected guests are covered as they shall be; %s %s", covered, wanted, missing, reason)
 	case tight != nil:
-		return false, fmt.Sprintf("if the other node fails, %s has to hold %v of guests and has %v of memory: not all of them would run",
-			tight.Name, vm.Size(tight.NeededBytes)/vm.MiB*vm.MiB, vm.Size(tight.MemoryBytes)/vm.MiB*vm.MiB)
+		return false, tightText(tight.Name, vm.Size(tight.NeededBytes), vm.Size(tight.MemoryBytes)) + ": not all of them would run"
 	case s.Cluster.Mode == string(ha.ModeNone):
-		return false, fmt.Sprintf("%d guests are replicated, but without a third vote nothing is started by itself", covered)
+		return false, replicated(covered) + ", but without a third vote nothing is started by itself"
 	case s.Cluster.Witness != nil && !s.Cluster.Witness.Reachable:
-		return false, fmt.Sprintf("%d guests are replicated, but the witness cannot be reached", covered)
+		return false, replicated(covered) + ", but the witness cannot be reached"
 	}
 	return true, fmt.Sprintf("%d of %d protected guests would be taken over", covered, wanted)
+}
+
+func replicated(guests int) string {
+	if guests == 1 {
+		return "1 guest is replicated"
+	}
+	return fmt.Sprintf("%d guests are replicated", guests)
 }
 
 // tightNode is a node that could not hold all protected guests alone, if one is

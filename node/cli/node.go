@@ -32,7 +32,7 @@ func nodeCommand() *cli.Command {
 				&cli.StringFlag{Name: "advertise", Usage: "`ADDR:PORT` told to the peer, if not that of --listen"},
 				&cli.StringFlag{Name: "accel", Value: "auto", Usage: "accelerator `NAME`: auto, kvm or tcg"},
 				&cli.StringFlag{Name: "watchdog", Usage: "`DEVICE` that resets this host if a guest could outlive its lease here; default: none"},
-				&cli.StringFlag{Name: "guest-memory", Usage: "memory `SIZE` that guests and replicas may take; default: all of the host's"},
+				&cli.StringFlag{Name: "guest-memory", Usage: "memory `SIZE` that guests and replicas may take, without copies of pages kept for checkpoints; default: all of the host's"},
 				&cli.StringFlag{Name: "config", Usage: "YAML `FILE` with the same words; flags win over it"},
 				&cli.BoolFlag{Name: "verbose", Usage: "log more", DisableDefaultText: true},
 			},

@@ -18,7 +18,10 @@ func vmCreateCommand() *cli.Command {
 		Name: "create", Usage: "make a guest", ArgsUsage: "NAME | -f FILE",
 		Description: specWords + `
 
-A spec file has the same words in YAML or JSON, with disks and nics as lists.
+A spec file has the same words in YAML or JSON, with disks and nics as lists; 'vmctl vm show' prints one.
+
+Each node alone must be able to hold its own running guests and all protected ones of the other; what would not fit
+is refused (exit 6) unless --force is given.
 
 Examples:
    vmctl vm create web --memory 1G --disk image=debian.qcow2 --nic bridge=br0 --protection resume --start

@@ -1,0 +1,54 @@
+package node
+
+import (
+	"strings"
+	"testing"
+
+	"vmctl/ha"
+	"vmctl/node/api"
+	"vmctl/vm"
+)
+
+// TestTooTight: a node that has not said what it has ends no alarm, and raises none.
+func TestTooTight(t *testing.T) {
+	for name, c := range map[string]struct {
+		alone      bool
+		mine, told vm.Size
+		says       string
+		known      bool
+	}{
+		"both can":                    {mine: 4 * vm.GiB, told: 4 * vm.GiB, known: true},
+		"the peer cannot":             {mine: 4 * vm.GiB, told: vm.GiB, says: "b has to hold 1412MiB of guests and has 1GiB of memory: not all", known: true},
+		"neither can":                 {mine: vm.GiB, told: vm.GiB, says: "a has to hold 1412MiB of guests and has 1GiB of memory; if", known: true},
+		"the peer has not said":       {mine: 4 * vm.GiB},
+		"this one cannot in any case": {mine: vm.GiB, says: "a has to hold", known: true},
+		"there is no peer":            {alone: true, mine: vm.MiB, known: true},
+	} {
+		members := []memberInfo{{Name: "a"}, {Name: "b"}}
+		if c.alone {
+			members = members[:1]
+		}
+		n := &Node{config: Config{Name: "a"}, members: &membership{self: "a", record: clusterRecord{Members: members}}, exchange: &exchange{theirs: nodeInfo{Memory: int64(c.told)}}}
+		n.host.Memory = c.mine
+		n.guests = newGuests(n)
+		spec := vm.Spec{Name: "web", UUID: "u", Memory: vm.GiB, Accel: vm.AccelTCG, Protection: vm.Protection{Level: vm.ProtectResume}}
+		n.guests.byID["web"] = &guest{n: n, owner: "a", record: guestRecord{Spec: spec, Run: true}}
+		text, known := n.tooTight()
+		if known != c.known || !strings.Contains(text, c.says) || (text == "") != (c.says == "") {
+			t.Errorf("%s: %q, known %t; want %q, %t", name, text, known, c.says, c.known)
+		}
+	}
+}
+
+// TestSummaryOfOne: one guest is not spoken of as of several.
+func TestSummaryOfOne(t *testing.T) {
+	one := api.VM{Name: "web", Run: true, Protection: api.Protection{Level: "restart"}, Replica: &api.Replica{State: "synced"}}
+	s := api.Status{VMs: []api.VM{one}, Cluster: &api.Cluster{Mode: string(ha.ModeNone), Members: make([]api.Member, 2)}}
+	if protected, text := summary(s); protected || text != "1 guest is replicated, but without a third vote nothing is started by itself" {
+		t.Errorf("%t, %s", protected, text)
+	}
+	s.VMs, s.Cluster.Mode, s.Cluster.Witness = append(s.VMs, one), "witness", &api.Witness{}
+	if protected, text := summary(s); protected || text != "2 guests are replicated, but the witness cannot be reached" {
+		t.Errorf("%t, %s", protected, text)
+	}
+}
