@@ -21,7 +21,7 @@ func idle(ctx context.Context, binary string, files lab.GuestFiles) (table strin
 		if err := l.Form(ctx); err != nil {
 			return err
 		}
-		v, err := l.A.CreateGuest(ctx, files)
+		v, err := l.A.CreateBenchGuest(ctx, files)
 		if err != nil {
 			return err
 		}

@@ -63,7 +63,7 @@ func scenario(ctx context.Context, l *lab.Lab, files lab.GuestFiles) error {
 		return err
 	}
 	say("starting the guest on a: vmctl vm create %s --protection resume --start ...", lab.GuestName)
-	v, err := l.A.CreateGuest(ctx, files, "--protection", "resume")
+	v, err := l.A.CreateBenchGuest(ctx, files, "--protection", "resume")
 	if err != nil {
 		return err
 	}
@@ -131,7 +131,7 @@ func failover(ctx context.Context, l *lab.Lab, recorder *lab.Recorder, first lab
 	lost := int64(before.Counter) - int64(stint.From) + 1
 	say("b RESUMED the guest: its first word came %.2f s after the cut, an HTTP answer at %.2f s (goal 3 s)", stint.First.Sub(cut).Seconds(), answered.Seconds())
 	say("   same token %s, counter goes on at %d, chain unbroken", proof.Token, proof.Counter)
-	say("   work lost: %d steps, %.2f s (one checkpoint interval is %.1f s)", max(lost, 0), float64(max(lost, 0))/lab.Rate, v.Protection.IntervalSeconds)
+	say("   work lost: %d steps, %.2f s (one checkpoint interval is %.1f s)", max(lost, 0), float64(max(lost, 0))/lab.BenchRate, v.Protection.IntervalSeconds)
 	return nil
 }
 

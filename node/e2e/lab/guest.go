@@ -23,30 +23,47 @@ type GuestFiles struct {
 // GuestName is the one guest most scenarios have.
 const GuestName = "shop"
 
-// Rate is how many steps of work the guest does in a second.
-const Rate = 20
+// How many steps of work the guest does in a second: in the tests, where each costs
+// more than it shows, and where times are measured.
+const (
+	Rate      = 10
+	BenchRate = 20
+)
 
 // KernelLine is what the test guest's kernel is told: its address, where its
-// records go, how much it works.
-func KernelLine() string {
-	return fmt.Sprintf("%s panic=-1 guest.ip=%s%s guest.record=%s:%d guest.rate=%d guest.dirty=1M",
-		testguest.KernelWords, GuestAddr, network, SwitchAddr, recordPort, Rate)
+// records go, how much it works. A step is the same work in tests and benches.
+func KernelLine() string { return kernelLine(Rate) + " guest.memory=8M" }
+
+// BenchLine is KernelLine where times are measured.
+func BenchLine() string { return kernelLine(BenchRate) }
+
+func kernelLine(rate int) string {
+	return fmt.Sprintf("%s panic=-1 guest.ip=%s%s guest.record=%s:%d guest.rate=%d guest.dirty=%dK",
+		testguest.KernelWords, GuestAddr, network, SwitchAddr, recordPort, rate, rate*50)
 }
 
 // CreateGuest makes and starts the test guest on a host. More flags are those
-// of `vmctl vm create`.
+// of `vmctl vm create`. It has little more memory than it boots with: every page
+// costs both hosts.
 func (h *Host) CreateGuest(ctx context.Context, files GuestFiles, flags ...string) (v api.VM, err error) {
-	return h.create(ctx, GuestName, files, KernelLine(), append(flags, "--nic", "bridge=br0")...)
+	return h.create(ctx, GuestName, "96M", files, KernelLine(), append(flags, "--nic", "bridge=br0")...)
 }
+
+// CreateBenchGuest is CreateGuest where times are measured.
+func (h *Host) CreateBenchGuest(ctx context.Context, files GuestFiles, flags ...string) (v api.VM, err error) {
+	return h.create(ctx, GuestName, benchMemory, files, BenchLine(), append(flags, "--nic", "bridge=br0")...)
+}
+
+const benchMemory = "128M"
 
 // CreateBeside makes and starts another guest on a host: it works, but has no
 // network, for the test guest's address is taken.
 func (h *Host) CreateBeside(ctx context.Context, name string, files GuestFiles, flags ...string) (v api.VM, err error) {
-	return h.create(ctx, name, files, fmt.Sprintf("%s panic=-1 guest.rate=%d", testguest.KernelWords, Rate), flags...)
+	return h.create(ctx, name, benchMemory, files, fmt.Sprintf("%s panic=-1 guest.rate=%d", testguest.KernelWords, BenchRate), flags...)
 }
 
-func (h *Host) create(ctx context.Context, name string, files GuestFiles, line string, flags ...string) (v api.VM, err error) {
-	args := []string{"--output", "json", "vm", "create", name, "--memory", "128M", "--kernel", files.Kernel, "--initrd", files.Initrd,
+func (h *Host) create(ctx context.Context, name, memory string, files GuestFiles, line string, flags ...string) (v api.VM, err error) {
+	args := []string{"--output", "json", "vm", "create", name, "--memory", memory, "--kernel", files.Kernel, "--initrd", files.Initrd,
 		"--append", line, "--disk", "image=" + files.Disk, "--start"}
 	out, err := h.CLI(ctx, append(args, flags...)...)
 	if err != nil {
@@ -58,7 +75,7 @@ func (h *Host) create(ctx context.Context, name string, files GuestFiles, line s
 // CreateQuiet makes and starts another guest on a host that has no network and does
 // next to nothing: one small step of work a second.
 func (h *Host) CreateQuiet(ctx context.Context, name string, files GuestFiles, flags ...string) (v api.VM, err error) {
-	return h.create(ctx, name, files, testguest.KernelWords+" panic=-1 guest.rate=1 guest.dirty=64K", flags...)
+	return h.create(ctx, name, benchMemory, files, testguest.KernelWords+" panic=-1 guest.rate=1 guest.dirty=64K", flags...)
 }
 
 // Booted says whether a guest of this host is through with booting.

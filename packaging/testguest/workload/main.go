@@ -11,9 +11,6 @@ import (
 	"vmctl/packaging/testguest/work"
 )
 
-// memorySize is how much memory the work goes over, in bytes.
-const memorySize = 16 << 20
-
 func main() {
 	if err := run(); err != nil {
 		fmt.Println("workload:", err)
@@ -25,6 +22,7 @@ func main() {
 type settings struct {
 	record string // address that gets a datagram a step
 	rate   int    // steps a second
+	memory int    // bytes of memory that the work goes over
 	dirty  int    // pages rewritten a step
 	every  int    // steps between two records
 }
@@ -34,7 +32,7 @@ func readSettings() (settings, error) {
 	if err != nil {
 		return settings{}, err
 	}
-	s := settings{rate: 20, every: 1}
+	s := settings{rate: 20, every: 1, memory: 16 << 20}
 	perSecond := 2 << 20
 	for _, word := range strings.Fields(string(line)) {
 		key, value, _ := strings.Cut(strings.TrimPrefix(word, "guest."), "=")
@@ -49,6 +47,8 @@ func readSettings() (settings, error) {
 			s.rate, err = strconv.Atoi(value)
 		case "every":
 			s.every, err = strconv.Atoi(value)
+		case "memory":
+			s.memory, err = parseBytes(value)
 		case "dirty":
 			perSecond, err = parseBytes(value)
 		}
@@ -56,8 +56,8 @@ func readSettings() (settings, error) {
 			return s, fmt.Errorf("%s: %w", word, err)
 		}
 	}
-	if s.rate <= 0 || s.every <= 0 {
-		return s, errors.New("guest.rate and guest.every must be positive")
+	if s.rate <= 0 || s.every <= 0 || s.memory < work.PageSize {
+		return s, errors.New("guest.rate and guest.every must be positive, guest.memory a page at least")
 	}
 	s.dirty = perSecond / s.rate / work.PageSize
 	return s, nil
@@ -84,7 +84,7 @@ func run() error {
 	d := &disks{}
 	failed := d.open()
 	token := work.NewToken()
-	worker := work.NewWorker(token, work.NewMemory(token, work.Aligned(memorySize)), s.every, d.logs)
+	worker := work.NewWorker(token, work.NewMemory(token, work.Aligned(s.memory)), s.every, d.logs)
 	if failed != nil {
 		worker.Fail(failed)
 	}

@@ -66,7 +66,7 @@ func Start(ctx context.Context, binary string, files lab.GuestFiles, flags ...st
 	if err := l.Form(ctx); err != nil {
 		return nil, err
 	}
-	if _, err := l.A.CreateGuest(ctx, files, flags...); err != nil {
+	if _, err := l.A.CreateBenchGuest(ctx, files, flags...); err != nil {
 		return nil, err
 	}
 	g.http = &http.Client{Transport: &http.Transport{DialContext: g.dial, DisableKeepAlives: true}}

@@ -40,7 +40,7 @@ func newOurs(ctx context.Context, binary string, files lab.GuestFiles) (_ *ours,
 	if err := l.Form(ctx); err != nil {
 		return nil, err
 	}
-	if o.vm, err = l.A.CreateGuest(ctx, files, "--protection", "resume"); err != nil {
+	if o.vm, err = l.A.CreateBenchGuest(ctx, files, "--protection", "resume"); err != nil {
 		return nil, err
 	}
 	if _, err := l.WaitAnswer(ctx, time.Minute); err != nil {
@@ -84,7 +84,7 @@ func (o *ours) round(ctx context.Context) (s Sample, err error) {
 		return s, fmt.Errorf("not the guest that ran before, or broken: it was %+v, is %+v", seen.last, now)
 	}
 	s = seen.sample(vmctl, o.owner, o.other)
-	s.Lost = float64(max(0, int64(seen.last.Counter)-int64(seen.stint.From)+1)) / lab.Rate
+	s.Lost = float64(max(0, int64(seen.last.Counter)-int64(seen.stint.From)+1)) / lab.BenchRate
 	if s.Decided, s.Running, err = resumed(ctx, o.other, seen.cut); err != nil {
 		return s, err
 	}

@@ -67,7 +67,7 @@ func (t *theirs) round(ctx context.Context) (s Sample, err error) {
 		return s, fmt.Errorf("this guest was not booted once more, or it is broken: it was %+v, is %+v", before, now)
 	}
 	s = seen.sample(map[bool]string{false: pacemakerDefault, true: pacemakerTuned}[t.tuned], owner, other)
-	s.Lost = float64(before.Counter) / lab.Rate
+	s.Lost = float64(before.Counter) / lab.BenchRate
 	offs := t.pair.Offs(seen.cut)
 	if len(offs) == 0 || offs[0].Host != owner.Name || offs[0].WasOn {
 		return s, fmt.Errorf("host %s should have been fenced, once: %+v", owner.Name, offs)

@@ -86,7 +86,7 @@ func (p *Pair) writeGuest(guest lab.GuestFiles) error {
 			return err
 		}
 	}
-	text, err := fill("guest.xml", "GUEST", lab.GuestName, "UUID", UUID, "KERNEL_LINE", lab.KernelLine())
+	text, err := fill("guest.xml", "GUEST", lab.GuestName, "UUID", UUID, "KERNEL_LINE", lab.BenchLine())
 	if err != nil {
 		return err
 	}

@@ -43,8 +43,8 @@ func newPair(ctx context.Context, binary string, files lab.GuestFiles) (_ *pair,
 	if err := l.Form(ctx); err != nil {
 		return nil, err
 	}
-	line := strings.Replace(lab.KernelLine(), fmt.Sprintf("guest.rate=%d", lab.Rate), fmt.Sprintf("guest.rate=%d guest.every=%d", rate, rate/lab.Rate), 1)
-	if p.vm, err = l.A.CreateGuest(ctx, files, "--protection", "resume", "--append", line); err != nil {
+	line := strings.Replace(lab.BenchLine(), fmt.Sprintf("guest.rate=%d", lab.BenchRate), fmt.Sprintf("guest.rate=%d guest.every=%d", rate, rate/lab.BenchRate), 1)
+	if p.vm, err = l.A.CreateBenchGuest(ctx, files, "--protection", "resume", "--append", line); err != nil {
 		return nil, err
 	}
 	_, err = l.WaitAnswer(ctx, patience)
