@@ -30,7 +30,14 @@ func writeInitrd(path string, modules []string, workload string) (err error) {
 	var order []string
 	for i, module := range modules {
 		name := fmt.Sprintf("%02d-%s", i, filepath.Base(module))
-		archive.addFile("modules/"+name, module)
+		data, err := os.ReadFile(module)
+		if err == nil {
+			data, err = slimModule(data)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", module, err)
+		}
+		archive.add("modules/"+name, 0o100644, data)
 		order = append(order, name)
 	}
 	archive.add("modules/order", 0o100644, []byte(strings.Join(order, "\n")+"\n"))

@@ -24,10 +24,10 @@ type Image struct {
 // its own at every boot, and nothing against speculation, which an emulated
 // processor does not do. They make a boot a quarter shorter. Nor is set up what it
 // never uses and costs it most: kernel probes, a key derivation's test, another
-// congestion control than TCP's plainest, files about slabs and huge pages, and
-// certificates; another tenth.
+// congestion control than TCP's plainest, files about slabs and huge pages,
+// certificates and keys; another tenth.
 const KernelWords = "console=ttyS0 quiet mitigations=off cryptomgr.notests ipv6.disable=1 initcall_blacklist=init_kprobe_trace," +
-	"crypto_kdf108_init,cubictcp_register,slab_sysfs_init,hugetlb_init,memory_tier_init,load_system_certificate_list"
+	"crypto_kdf108_init,cubictcp_register,slab_sysfs_init,hugetlb_init,memory_tier_init,load_system_certificate_list,init_encrypted"
 
 //go:embed init.sh
 var initScript []byte
@@ -35,12 +35,9 @@ var initScript []byte
 // busybox is what Debian's package busybox-static installs.
 const busybox = "/bin/busybox"
 
-// diskSize is the size of the disk in bytes.
-const diskSize = 64 << 20
-
 // recipe changes when the way of building does, so that old images are not
 // taken for new ones.
-const recipe = "6"
+const recipe = "8"
 
 // Build makes the guest, or finds it in the cache. The workload's package is
 // found from the module this process's directory is in.
@@ -138,14 +135,7 @@ func assemble(ctx context.Context, work, dir, workload string) error {
 	if err := image.Extend(image.AgentInitrd, agent); err != nil {
 		return err
 	}
-	disk := image.DiskBase
-	if err := os.WriteFile(disk, nil, 0o644); err != nil {
-		return err
-	}
-	if err := os.Truncate(disk, diskSize); err != nil {
-		return err
-	}
-	return run(ctx, "", nil, "mkfs.ext4", "-q", "-F", "-b", "4096", "-E", "lazy_itable_init=0,lazy_journal_init=0", disk)
+	return makeDisk(ctx, filepath.Join(work, "files"), image.DiskBase)
 }
 
 // lock waits for another builder.

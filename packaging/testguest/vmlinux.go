@@ -42,8 +42,8 @@ func unpackKernel(ctx context.Context, bzImage, path string) error {
 		cmd := exec.CommandContext(ctx, p.program[0], p.program[1:]...)
 		cmd.Stdin = bytes.NewReader(payload[:len(payload)-p.behind])
 		kernel, err := cmd.Output()
-		if err == nil && !bytes.HasPrefix(kernel, []byte("\x7fELF")) {
-			err = errors.New("what it holds is no ELF file")
+		if err == nil {
+			kernel, err = slim(kernel)
 		}
 		if err != nil {
 			return fmt.Errorf("unpack kernel %s with %s: %w", bzImage, p.program[0], err)

@@ -28,7 +28,7 @@ func TestWatchdog(t *testing.T) {
 	}
 	qemu := exec.CommandContext(t.Context(), "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-vga", "none", "-display", "none",
 		"-accel", "tcg,thread=multi", "-cpu", "max", "-machine", "q35", "-m", "256M", "-smp", "2", "-action", "reboot=shutdown",
-		"-kernel", image.Kernel, "-initrd", initrd, "-append", KernelWords, "-serial", "file:"+console)
+		"-kernel", image.Kernel, "-initrd", initrd, "-append", KernelWords+" guest.watchdog=1", "-serial", "file:"+console)
 	ended := make(chan error, 1)
 	if err := qemu.Start(); err != nil {
 		t.Fatal(err)
