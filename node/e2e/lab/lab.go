@@ -195,7 +195,7 @@ func Eventually(ctx context.Context, bound time.Duration, test func() error) err
 		if err == nil || time.Now().After(deadline) || ctx.Err() != nil {
 			return err
 		}
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(100 * time.Millisecond)
 	}
 }
 
