@@ -13,7 +13,7 @@ import (
 // agent's socket.
 func (m *machine) withAgent() (socket string) {
 	socket = filepath.Join(m.dir, "qga")
-	m.append, m.image.Initrd = "guest.agent=1", m.image.AgentInitrd
+	m.append, m.image.Initrd = m.append+" guest.agent=1", m.image.AgentInitrd
 	m.more = []string{
 		"-chardev", "socket,id=qga,path=" + socket + ",server=on,wait=off", "-device", "virtio-serial-pci",
 		"-device", "virtserialport,nr=1,chardev=qga,name=org.qemu.guest_agent.0",

@@ -42,7 +42,7 @@ type machine struct {
 // newMachine builds the guest and makes its disks, the first from the base.
 func newMachine(t *testing.T, disks int) *machine {
 	t.Helper()
-	m := &machine{t: t, dir: t.TempDir()}
+	m := &machine{t: t, dir: t.TempDir(), append: "guest.rate=10 guest.dirty=500K"}
 	var err error
 	if m.image, err = Build(t.Context(), cache(t)); err != nil {
 		t.Fatal(err)
@@ -142,6 +142,28 @@ func (m *machine) command(name string) {
 	m.t.Helper()
 	if _, err := fmt.Fprintf(m.monitor, "{\"execute\": %q}\n", name); err != nil {
 		m.t.Fatal(err)
+	}
+}
+
+// stop stops the guest and waits for the answer. QEMU tells the event first, and then
+// waits for the writes that are under way: they would land on what is put there.
+func (m *machine) stop() {
+	m.t.Helper()
+	if _, err := fmt.Fprintln(m.monitor, `{"execute": "stop", "id": "stop"}`); err != nil {
+		m.t.Fatal(err)
+	}
+	_ = m.monitor.SetReadDeadline(time.Now().Add(patience))
+	for {
+		var message struct {
+			ID    string          `json:"id"`
+			Error json.RawMessage `json:"error"`
+		}
+		if err := m.events.Decode(&message); err != nil || message.Error != nil {
+			m.t.Fatalf("stop the guest: %v %s", err, message.Error)
+		}
+		if message.ID == "stop" {
+			return
+		}
 	}
 }
 
