@@ -23,7 +23,7 @@ Description=vmctl agent
 [Service]
 Type=notify
 NotifyAccess=main
-ExecStart=/usr/bin/vmctl node run --name host --accel tcg --config /etc/vmctl.yaml
+ExecStart=/usr/bin/vmctl node run --name host --accel tcg --listen 127.0.0.1:7440 --config /etc/vmctl.yaml
 Restart=always
 RestartSec=0
 TimeoutStopSec=5
@@ -85,9 +85,32 @@ func TestSystemdHost(t *testing.T) {
 		t.Errorf("stopping the unit did not end QEMU by the book:\n%s", out)
 	}
 
+	h.witness()
+
 	h.run("vmctl", "vm", "start", "web")
 	again := h.guest()
 	h.poweroff(again)
+}
+
+// witness enrols the host's cluster at a witness that runs as the packages have it:
+// a user of its own and hardly any rights, from which it starts a process for each
+// bout of handshakes. It is asked again after a restart.
+func (h *guestHost) witness() {
+	h.Helper()
+	h.run("systemctl", "start", "vmctl-witness")
+	h.run("vmctl", "cluster", "init", "shop")
+	for range 2 {
+		token := strings.TrimSpace(h.run("vmctl", "witness", "token"))
+		h.Log(h.run("vmctl", "witness", "add", "127.0.0.1:7441", "--token", token))
+		h.run("vmctl", "witness", "remove")
+		h.run("systemctl", "restart", "vmctl-witness")
+	}
+	if user := strings.TrimSpace(h.run("sh", "-c", "ps -o user= -p $(systemctl show vmctl-witness -p MainPID --value)")); user == "root" {
+		h.Error("the witness runs as root")
+	}
+	if log := h.run("journalctl", "--no-pager", "-o", "cat", "-u", "vmctl-witness"); strings.Contains(log, "level=ERROR") || strings.Contains(log, "level=WARN") {
+		h.Errorf("the witness complains:\n%s", log)
+	}
 }
 
 // guestHost is a container with systemd as its first process.
@@ -139,6 +162,7 @@ func bootHost(t *testing.T) *guestHost {
 		t.Fatalf("build vmctl: %v\n%s", err, out)
 	}
 	must("cp", "../../testdata/boot/kernel.bin", root+"/root/kernel")
+	must("cp", "../../../packaging/systemd/vmctl-witness.service", root+"/etc/systemd/system/")
 	for path, text := range map[string]string{"/etc/hostname": "host\n", "/etc/vmctl.yaml": "shutdown-timeout: 15s\n",
 		"/etc/systemd/system/vmctl.service": nspawnUnit} {
 		if err := os.WriteFile(root+path, []byte(text), 0o644); err != nil {
