@@ -130,7 +130,7 @@ func (r *Recorder) sample(ctx context.Context) {
 		busy := []look{}
 		for _, h := range r.hosts {
 			// While one is there no other counts: then its own end is all to look for.
-			if pid := pids[h.name]; pid == 0 || round%relook == 0 || round%5 == 0 && ended(pid) {
+			if pid := pids[h.name]; round%relook == 0 || pid == 0 && h.launched() || pid != 0 && round%5 == 0 && ended(pid) {
 				pids[h.name] = h.process(ctx)
 			}
 			now, before := h.sees(pids[h.name]), seen[h.name]

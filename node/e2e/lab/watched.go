@@ -2,8 +2,10 @@ package lab
 
 import (
 	"context"
+	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 )
 
 // The recorder looks at both hosts fifty times a second, in each of several labs
@@ -17,6 +19,10 @@ type watched struct {
 	name    string
 	process func(context.Context) int // of the guest's QEMU, 0: none
 	runs    func(pid int) string      // the record of when a QEMU let the guest run
+	records string                    // the directory of these records; empty: none is known of
+
+	newest time.Time // when a record was made there last, as far as was seen
+	fresh  int       // looks for which that is news
 
 	vcpus []thread
 	of    int // whose process's they are
@@ -29,8 +35,29 @@ func (h *Host) watch(uuid string) *watched {
 		name:    h.Name,
 		process: func(context.Context) int { return s.process() },
 		runs:    func(pid int) string { return filepath.Join(h.runs(), strconv.Itoa(pid)) },
+		records: h.runs(),
 	}
 }
+
+// launched says whether a QEMU may have been launched on the host since the last call.
+// Its record is there before its vCPUs are.
+func (w *watched) launched() bool {
+	info, err := os.Stat(w.records)
+	if err != nil {
+		return true
+	}
+	if at := info.ModTime(); !at.Equal(w.newest) {
+		w.newest, w.fresh = at, freshLooks // a file system's clock may tick every 10 ms
+	}
+	if w.fresh == 0 {
+		return false
+	}
+	w.fresh--
+	return true
+}
+
+// freshLooks is for how many looks a host's processes are gone through again.
+const freshLooks = 3
 
 // sight finds a guest's QEMU among a host's processes.
 type sight struct {
