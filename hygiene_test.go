@@ -3,9 +3,11 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -220,11 +222,46 @@ func TestTools(t *testing.T) {
 	if err != nil || len(out) > 0 {
 		t.Errorf("gofmt: %v\n%s", err, out)
 	}
-	for _, tool := range [][]string{{"go", "vet", "./..."}, {"go", "tool", "staticcheck", "./..."}} {
+	// Memory is there: collecting garbage costs more.
+	env := append(os.Environ(), "GOGC=off", "GOMEMLIMIT=2GiB")
+	build := exec.Command("go", "tool", "-n", "staticcheck")
+	build.Env = append(env, "CGO_ENABLED=0")
+	path, err := build.Output()
+	if err != nil {
+		t.Fatalf("build staticcheck: %v\n%s", err, errorOf(err))
+	}
+	// Both read what the compiler has written of each package: that of the tests, which
+	// the race detector needs, is there.
+	for _, tool := range [][]string{{"go", "vet", "./..."}, {strings.TrimSpace(string(path)), "./..."}} {
 		cmd := exec.Command(tool[0], tool[1:]...)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOGC=400")
+		cmd.Env = append(env, "CGO_ENABLED=1", "GOFLAGS="+os.Getenv("GOFLAGS")+" -race")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("%s: %v\n%s", strings.Join(tool, " "), err, out)
+		}
+	}
+}
+
+// errorOf is what a program that failed has written as its error.
+func errorOf(err error) []byte {
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		return exit.Stderr
+	}
+	return nil
+}
+
+// withoutRace is all that a file may be that TestTools does not look at.
+var withoutRace = regexp.MustCompile(`^//go:build !race\n\npackage \w+\n\nconst underRace = false\n$`)
+
+func TestOnlyAConstantIsWithoutRace(t *testing.T) {
+	for _, path := range goFiles(t) {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range bytes.Lines(data) {
+			if bytes.HasPrefix(line, []byte("//go:build")) && bytes.Contains(line, []byte("!race")) && !withoutRace.Match(data) {
+				t.Errorf("%s: vet and staticcheck do not see it", path)
+			}
 		}
 	}
 }
