@@ -37,6 +37,9 @@ func TestMain(m *testing.M) {
 	if scratch, err = os.MkdirTemp("", "vmctl-package-test"); err != nil {
 		panic(err)
 	}
+	// For the compiler, as in the Makefile.
+	os.Setenv("GOGC", "off")
+	os.Setenv("GOMEMLIMIT", "1GiB")
 	code := m.Run()
 	_ = os.RemoveAll(scratch)
 	os.Exit(code)
