@@ -51,7 +51,7 @@ test: unit sim e2e
 UNIT = $$(go list ./... | grep -v -e '^vmctl/node/e2e' -e '^vmctl/packaging/testguest$$')
 .PHONY: unit
 unit: deps
-	GOGC=off GOMEMLIMIT=1GiB CGO_ENABLED=1 go test -race -vet=off -ldflags=-w -p 3 -timeout 20m -exec 'env -u GOMEMLIMIT GOGC=400' \
+	GOGC=off GOMEMLIMIT=512MiB CGO_ENABLED=1 go test -race -vet=off -ldflags=-w -p 3 -timeout 20m -exec 'env -u GOMEMLIMIT GOGC=400' \
 	  . ./packaging/package $(UNIT)
 
 # Who may run a guest: every state within small bounds, 10^4 schedules of at least
