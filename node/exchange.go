@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -54,6 +55,10 @@ type exchange struct {
 	heard   func(nodeState, map[string][]keptDisks)    // of the peer
 	log     *slog.Logger
 	kick    chan struct{} // capacity 1: compare soon
+
+	// learning is held while something is learned, and while this node leaves its
+	// cluster: who has left learns nothing from a comparison under way.
+	learning sync.Mutex
 
 	mu      sync.Mutex
 	settled map[string]time.Time // when both nodes were seen to know of a removal
@@ -154,6 +159,11 @@ func (x *exchange) collect() (knowledge, error) {
 
 // learn takes over what the other node knows better.
 func (x *exchange) learn(theirs knowledge) error {
+	x.learning.Lock()
+	defer x.learning.Unlock()
+	if x.members.Identity() == nil {
+		return errors.New("this node has left the cluster")
+	}
 	if err := x.members.addWitnesses(theirs.Witnesses); err != nil {
 		return err
 	}

@@ -22,16 +22,8 @@ func (n *Node) Leave(ctx context.Context) error {
 	if id == nil {
 		return api.Errorf(api.Conflict, "leave the cluster: this node is in none").WithHint("There is nothing to do.")
 	}
-	var theirs []*guest
-	for _, g := range n.guests.list() {
-		if err := n.mayLeave(g); err != nil {
-			return err
-		}
-		if !g.isOwner() {
-			theirs = append(theirs, g)
-		}
-	}
-	if err := n.goAlone(ctx, theirs); err != nil {
+	theirs, err := n.letGo(ctx)
+	if err != nil {
 		return err
 	}
 	if other, ok := record.peerOf(n.config.Name); ok {
@@ -49,6 +41,22 @@ func (n *Node) Leave(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// letGo forgets the cluster and the other's guests, which it returns. Nothing is
+// learned of them meanwhile or from then on.
+func (n *Node) letGo(ctx context.Context) (theirs []*guest, err error) {
+	n.exchange.learning.Lock()
+	defer n.exchange.learning.Unlock()
+	for _, g := range n.guests.list() {
+		if err := n.mayLeave(g); err != nil {
+			return nil, err
+		}
+		if !g.isOwner() {
+			theirs = append(theirs, g)
+		}
+	}
+	return theirs, n.goAlone(ctx, theirs)
 }
 
 // goAlone makes this node's lease core that of a node alone. A core that knows

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"vmctl/node/api"
@@ -63,9 +64,13 @@ func (h *Host) CreateBeside(ctx context.Context, name string, files GuestFiles, 
 }
 
 func (h *Host) create(ctx context.Context, name, memory string, files GuestFiles, line string, flags ...string) (v api.VM, err error) {
-	args := []string{"--output", "json", "vm", "create", name, "--memory", memory, "--kernel", files.Kernel, "--initrd", files.Initrd,
-		"--append", line, "--disk", "image=" + files.Disk, "--start"}
-	out, err := h.CLI(ctx, append(args, flags...)...)
+	args := append([]string{"--output", "json", "vm", "create", name, "--disk", "image=" + files.Disk, "--start"}, flags...)
+	for _, usual := range [][]string{{"--memory", memory}, {"--kernel", files.Kernel}, {"--initrd", files.Initrd}, {"--append", line}} {
+		if !slices.Contains(flags, usual[0]) { // a flag is given once
+			args = append(args, usual...)
+		}
+	}
+	out, err := h.CLI(ctx, args...)
 	if err != nil {
 		return v, err
 	}
