@@ -19,7 +19,8 @@ type Log struct {
 	file   File
 	slots  uint64
 	last   Record
-	buffer []byte // two sectors, page aligned for direct I/O
+	before Record // the one before last, if this process has written last
+	buffer []byte // three sectors, page aligned for direct I/O
 }
 
 // OpenLog reads and checks what the file holds. The buffer is used for all
@@ -57,28 +58,35 @@ func (l *Log) Append(r Record) error {
 	if err := l.write(at, l.buffer[:2*RecordSize]); err != nil {
 		return err
 	}
-	l.last = r
+	l.before, l.last = l.last, r
 	return nil
 }
 
-// Check reads the last record and the place after it back from the disk, both at
-// once where they are neighbours: each read costs a guest whose processor is
-// translated a millisecond.
+// Check reads the last two records and the place after them back from the disk, all
+// at once where they are neighbours: each read costs a guest whose processor is
+// translated a millisecond. The last one alone would not do: a write that was under
+// way when the disk was exchanged lands on the other one.
 func (l *Log) Check() error {
 	if l.last.Sequence == 0 {
 		return l.checkNext(slot(1, l.slots))
 	}
-	at := slot(l.last.Sequence, l.slots)
-	sectors := l.buffer[:min(2, l.slots-at)*RecordSize]
+	at, expected := slot(l.last.Sequence, l.slots), []Record{l.last}
+	if at > 0 && l.before.Sequence > 0 {
+		at, expected = at-1, []Record{l.before, l.last}
+	}
+	sectors := l.buffer[:min(uint64(len(expected))+1, l.slots-at)*RecordSize]
 	if err := l.read(at, sectors); err != nil {
 		return err
 	}
-	if have := sectors[:RecordSize]; !bytes.Equal(have, l.last.Append(nil)) {
-		return fmt.Errorf("%s and memory are of different instants: memory wrote record %d (counter %d), the disk holds %s",
-			l.name, l.last.Sequence, l.last.Counter, describe(have))
+	for _, r := range expected {
+		if have := sectors[:RecordSize]; !bytes.Equal(have, r.Append(nil)) {
+			return fmt.Errorf("%s and memory are of different instants: memory wrote record %d (counter %d), the disk holds %s",
+				l.name, r.Sequence, r.Counter, describe(have))
+		}
+		sectors = sectors[RecordSize:]
 	}
-	if len(sectors) > RecordSize {
-		return l.isFree(sectors[RecordSize:])
+	if len(sectors) > 0 {
+		return l.isFree(sectors)
 	}
 	return l.checkNext(0)
 }

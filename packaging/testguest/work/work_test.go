@@ -112,11 +112,19 @@ func TestMixedInstants(t *testing.T) {
 			steps(t, w, 1)
 			*w.memory, w.chain, w.counter = memory, chain, counter
 			w.logs[0].last, w.logs[1].last = last, last
+			w.logs[0].before, w.logs[1].before = Record{}, Record{}
 		},
 		"second disk older": func(t *testing.T, w *Worker, a, b *disk) {
 			was := slices.Clone(b.content)
 			steps(t, w, 2)
 			b.content = was
+		},
+		"disk older but for the write under way": func(t *testing.T, w *Worker, a, b *disk) {
+			was := slices.Clone(a.content)
+			steps(t, w, 2)
+			at := int(slot(w.logs[0].last.Sequence, testSlots)) * RecordSize
+			copy(was[at:at+2*RecordSize], a.content[at:])
+			a.content = was
 		},
 		"disks swapped out for other ones": func(t *testing.T, w *Worker, a, b *disk) {
 			other := newDisk()
