@@ -44,7 +44,13 @@ demo: deps
 	go run ./node/e2e/demo
 
 .PHONY: test
-test: unit sim e2e
+test: unit sim-replica together
+
+# What the model and the simulator do needs no clock, and has what the hosts of the
+# end-to-end tests leave of the processors: they wait most of their time.
+.PHONY: together
+together:
+	@$(MAKE) --no-print-directory -j2 --output-sync=line e2e sim-ha SIMNICE='nice -n 19'
 
 # TestTools of the module's root vets everything. There is memory enough: compilers
 # collect no garbage, tests less. The package that takes longest begins first.
@@ -59,6 +65,7 @@ unit: deps
 # a replica is after a crash or a power cut at each of its changes, and after one at
 # 200 random moments; and what the store is after one.
 # The halves run beside each other: the second waits at times, for the kernel too.
+SIMNICE :=
 QUIETLY := grep -v -e '^=== ' -e '^ *--- PASS: .*/'
 .PHONY: sim sim-ha sim-replica
 sim:
@@ -66,14 +73,14 @@ sim:
 
 sim-ha: export GOGC = 1600
 sim-ha:
-	GOGC=400 GOMEMLIMIT=4GiB go test -count=1 -v ./ha/model | grep -v '^=== '
-	go test -count=1 -v -run 'TestSchedules|TestBrokenWorlds' ./ha/sim -ha.schedules=10000 | grep -v '^=== '
-	go test -count=1 -v -run TestMutants ./ha | grep -v '^=== '
-	go test -count=1 -run 'TestScenario|TestTakeoverTime|TestInvariants' ./ha/sim ./ha/recovery
+	GOGC=400 GOMEMLIMIT=4GiB $(SIMNICE) go test -count=1 -timeout 30m -v ./ha/model | grep -v '^=== '
+	$(SIMNICE) go test -count=1 -timeout 30m -v -run 'TestSchedules|TestBrokenWorlds' ./ha/sim -ha.schedules=10000 | grep -v '^=== '
+	$(SIMNICE) go test -count=1 -timeout 30m -v -run TestMutants ./ha | grep -v '^=== '
+	$(SIMNICE) go test -count=1 -timeout 30m -run 'TestScenario|TestTakeoverTime|TestInvariants' ./ha/sim ./ha/recovery
 
 sim-replica: export GOGC = 300
 sim-replica:
-	go test -count=1 -v -run 'TestCutAtEveryChange|TestPowerCutAtAnyMoment|TestCrashAtEveryChange' ./snapshot ./snapshot/replica | $(QUIETLY)
+	go test -count=1 -v -run 'TestCutAtEveryChange|TestPowerCutAtAnyMoment|TestCrashAtEveryChange|TestReplicaEquals' ./snapshot ./snapshot/replica ./snapshot/replicator | $(QUIETLY)
 	go test -count=1 -run '^TestPowerCut$$' ./store
 
 # The same for as long as one likes; what was done is kept, SOAK=-resume goes on.

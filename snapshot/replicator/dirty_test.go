@@ -327,7 +327,7 @@ func flip(t *testing.T, path string, at int) {
 // and a resync was of a part wherever it could be.
 func TestReplicaEqualsTheDiskWhoeverIsKilled(t *testing.T) {
 	var all atomic.Int32
-	for seed := range uint64(8) {
+	for seed := range seeds() {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			random := rand.New(rand.NewPCG(seed, 7))
@@ -378,7 +378,7 @@ func TestReplicaEqualsTheDiskWhoeverIsKilled(t *testing.T) {
 		})
 	}
 	t.Cleanup(func() {
-		if all.Load() < 8 {
+		if uint64(all.Load()) < seeds() {
 			t.Errorf("%d of the resyncs were partial", all.Load())
 		}
 	})
