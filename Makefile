@@ -44,17 +44,12 @@ demo: deps
 	go run ./node/e2e/demo
 
 .PHONY: test
-test: within across
-
-# Two at a time: some of what is tested waits, for the kernel too.
-.PHONY: within
-within: deps
-	@$(MAKE) --no-print-directory -j2 --output-sync=line unit sim-replica
+test: unit sim-replica together
 
 # What the model and the simulator do needs no clock, and has what the hosts of the
 # end-to-end tests leave of the processors: they wait most of their time.
-.PHONY: across
-across:
+.PHONY: together
+together:
 	@$(MAKE) --no-print-directory -j2 --output-sync=line e2e sim-ha SIMNICE='nice -n 19'
 
 # TestTools of the module's root vets everything. There is memory enough: compilers
@@ -102,7 +97,7 @@ e2e: guest
 	nice -n 19 go test -c -o /dev/null -vet=off -ldflags=-w $(CHAOSTEST) $(E2E) & ahead=$$!; \
 	go test -count=1 -vet=off -ldflags=-w -timeout 10m -run $(WATCHDOG) ./packaging/testguest || failed=$$?; \
 	wait $$ahead; exit $${failed:-0}
-	go test -count=1 -vet=off -ldflags=-w -timeout 30m -p 2 -parallel 4 -skip $(WATCHDOG) $(CHAOSTEST) $(E2E) ./packaging/testguest
+	go test -count=1 -vet=off -ldflags=-w -timeout 30m -p 3 -parallel 3 -skip $(WATCHDOG) $(CHAOSTEST) $(E2E) ./packaging/testguest
 
 # Random faults: three minutes of them in `make test`, 60 and more here.
 CHAOS ?= -chaos.time=30m -chaos.faults=60
