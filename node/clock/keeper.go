@@ -67,6 +67,9 @@ type Status struct {
 type Keeper struct {
 	config Config
 	agent  Agent // nil: to be dialled; Run's
+	// behind is how late the clock was when it was to be set first since it was known
+	// good: who could not be asked afterwards may have set it. Run's.
+	behind time.Duration
 
 	mu     sync.Mutex
 	lost   time.Duration // since the clock was last known good
@@ -149,14 +152,16 @@ func (k *Keeper) contact(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if before := late; (owed || lost > 0) && late > tolerated {
+	if (owed || lost > 0) && late > tolerated {
+		k.behind = max(k.behind, late)
 		if late, err = k.set(ctx); err != nil {
 			return err
 		}
-		if owed {
-			k.config.Set(before)
-		}
 	}
+	if owed && k.behind > 0 {
+		k.config.Set(k.behind)
+	}
+	k.behind = 0
 	k.good(lost, late)
 	return nil
 }

@@ -17,6 +17,7 @@ type guest struct {
 	deaf    bool // an agent that does not set the clock
 	grudges bool // sets it and complains
 	stopped bool
+	breaks  bool // falls silent once it has set the clock
 	dials   int
 	sets    []time.Duration // how far each went
 	told    []time.Duration // Set
@@ -44,6 +45,7 @@ func (g *guest) SetTime(_ context.Context, t time.Time) error {
 		g.sets = append(g.sets, g.behind-time.Since(t))
 		g.behind = time.Since(t)
 	}
+	g.silent = g.silent || g.breaks
 	if g.deaf || g.grudges {
 		return errors.New("hwclock failed")
 	}
@@ -94,6 +96,24 @@ func TestResumed(t *testing.T) {
 		}
 		if s := k.Status(); !s.Answers || s.Behind > tolerated || s.Reason != "" {
 			t.Errorf("status %+v", s)
+		}
+	})
+}
+
+// TestResumedAndBroken: an agent that does not answer any more when it has set the
+// clock has set it, which people hear of when it answers again.
+func TestResumedAndBroken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := &guest{behind: 3 * time.Second, breaks: true}
+		g.keep(t, true)
+		pass(4 * time.Second)
+		if len(g.sets) != 1 || len(g.told) != 0 {
+			t.Errorf("silent: set %v, told %v", g.sets, g.told)
+		}
+		g.change(func() { g.silent, g.breaks = false, false })
+		pass(time.Minute)
+		if len(g.sets) != 1 || len(g.told) != 1 || g.told[0] != 3*time.Second {
+			t.Errorf("set %v, told %v", g.sets, g.told)
 		}
 	})
 }
