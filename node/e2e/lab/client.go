@@ -124,7 +124,7 @@ func askInto(ctx context.Context, namespace, guest string, reply any) error {
 
 // WaitAnswer asks until the guest answers.
 func (l *Lab) WaitAnswer(ctx context.Context, bound time.Duration) (proof Proof, err error) {
-	err = Eventually(ctx, bound, func() (err error) {
+	err = eventually(ctx, soon, bound, func() (err error) {
 		proof, err = l.Ask(ctx)
 		return err
 	})

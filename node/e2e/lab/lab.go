@@ -189,13 +189,20 @@ func (l *Lab) Heal(ctx context.Context) error {
 // Eventually calls test until it returns nil or the bound is over, and returns
 // its last error.
 func Eventually(ctx context.Context, bound time.Duration, test func() error) error {
+	return eventually(ctx, 100*time.Millisecond, bound, test)
+}
+
+// soon is how often it is looked for what is timed, and asks no agent.
+const soon = 10 * time.Millisecond
+
+func eventually(ctx context.Context, every, bound time.Duration, test func() error) error {
 	deadline := time.Now().Add(bound)
 	for {
 		err := test()
 		if err == nil || time.Now().After(deadline) || ctx.Err() != nil {
 			return err
 		}
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(every)
 	}
 }
 

@@ -200,7 +200,7 @@ func (r *Recorder) Stop() []string {
 // first stint there that began after a time.
 func (r *Recorder) WaitOn(ctx context.Context, node string, after time.Time, bound time.Duration) (Stint, error) {
 	var found Stint
-	err := Eventually(ctx, bound, func() error {
+	err := eventually(ctx, soon, bound, func() error {
 		for _, s := range r.Stints() {
 			if s.Node == node && s.First.After(after) {
 				found = s
