@@ -132,6 +132,23 @@ func (a *alarms) forget(guest string) {
 	}
 }
 
+// ofCore are the kinds that the lease core raises and ends, but for the one about the
+// peer, which goes through neighbour.
+var ofCore = []ha.AlarmKind{ha.AlarmWitness, ha.AlarmMode, ha.AlarmUnprotected, ha.AlarmLeaseLow, ha.AlarmLeaseOut,
+	ha.AlarmStorage, ha.AlarmClock, ha.AlarmPromise, ha.AlarmFence, ha.AlarmNotTaken}
+
+// lapse ends what a lease core raised that is no more: the next one raises what still
+// is, and could not end the rest, of which it does not know.
+func (a *alarms) lapse() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for key := range a.raised {
+		if slices.Contains(ofCore, ha.AlarmKind(key[0])) {
+			a.end(key)
+		}
+	}
+}
+
 func (a *alarms) list() []api.Alarm {
 	a.mu.Lock()
 	defer a.mu.Unlock()

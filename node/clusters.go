@@ -57,10 +57,21 @@ func (n *Node) joinAnew(ctx context.Context) error {
 	err := n.decider.inspect(ctx, func(*ha.Core) {
 		failed = n.self.change(func(r *nodeRecord) { r.Boot = max(r.Boot, record.Joins<<joinBits) + 1 })
 		if failed == nil {
-			failed = n.loadCore()
+			failed = n.coreAnew()
 		}
 	})
 	return errors.Join(err, failed)
+}
+
+// coreAnew puts another lease core in the place of the one there is. The decider has
+// to be held.
+func (n *Node) coreAnew() error {
+	if err := n.loadCore(); err != nil {
+		return err
+	}
+	n.alarms.lapse()
+	n.neighbour.silent(false, "")
+	return nil
 }
 
 // joinBound is how long a join waits until the peer is heard and has said what it has.

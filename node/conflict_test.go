@@ -95,7 +95,7 @@ func TestPeerThatIsGone(t *testing.T) {
 	b.stop()
 	eventually(t, "the peer to be missed", func() bool {
 		cluster, err := a.Cluster(ctx)
-		return err == nil && !cluster.Members[1].Reachable
+		return err == nil && !cluster.Members[1].Reachable && slices.Contains(a.eventKinds(t), "peer-lost")
 	})
 	v, err := a.VM(ctx, "theirs")
 	if err != nil || v.State != "unknown" || v.Owner != "b" || v.Node != "a" {
@@ -244,6 +244,9 @@ func TestLeave(t *testing.T) {
 		t.Fatalf("a leave when the peer is lost: %v", err)
 	}
 	know(a, "web of a")
+	if !slices.Contains(a.eventKinds(t), "peer-lost-over") {
+		t.Errorf("the alarm that the peer is silent stands: %q", a.eventKinds(t))
+	}
 	if v, err := a.Act(ctx, "web", api.Start, 0); err != nil || v.State != "running" {
 		t.Errorf("a start alone: %+v, %v", v, err)
 	}

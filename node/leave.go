@@ -74,7 +74,7 @@ func (n *Node) goAlone(ctx context.Context, theirs []*guest) error {
 			return
 		}
 		if failed = n.members.leave(alone, theirs); failed == nil {
-			failed = n.loadCore()
+			failed = n.coreAnew()
 		}
 	})
 	return errors.Join(err, failed)
