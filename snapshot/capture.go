@@ -125,6 +125,7 @@ func (p *Protector) checkpoint(ctx context.Context) (Report, error) {
 	if err != nil {
 		return Report{}, fmt.Errorf("take a checkpoint: %w", err)
 	}
+	taken.Outdated = p.config.Detached != nil && p.config.Detached()
 	sent, err := p.sender.Send(ctx, taken.Outgoing)
 	if err != nil {
 		return Report{}, err

@@ -94,6 +94,7 @@ type moment struct {
 
 	counting sync.Mutex
 	counts   bool
+	short    atomic.Bool // the peer has no memory for what it has
 
 	protector *Protector
 	end       context.CancelFunc
@@ -127,7 +128,12 @@ func (m *moment) live() string {
 		m.awaitSync()
 		m.disturb()
 		m.sleep(100)
-	case 1, 2:
+	case 1: // right when the peer has run out of memory
+		m.awaitSync()
+		m.short.Store(true)
+		m.sleep(16)
+		return m.cutPower()
+	case 2:
 		m.awaitSync()
 	}
 	m.sleep(40)
@@ -157,6 +163,8 @@ func (m *moment) start(outdated bool) {
 		UUID: "g", Epoch: tellerEpoch, Counter: filepath.Join(m.dir, "counter"), PID: os.Getpid(), Mirror: m.guest.mirror, Machine: m.guest,
 		Outdated: outdated, Degrade: m.degrade, Synced: m.synced, Noted: func(string, string) {}, Log: slog.New(slog.DiscardHandler),
 		ackDeadline: 100 * time.Millisecond, Rate: func() int64 { return m.rate },
+		Detached: func() bool { m.counting.Lock(); defer m.counting.Unlock(); return !m.counts },
+		Room:     func() int64 { return tellerRAM },
 	}
 	if m.resume {
 		config.RAM, config.RAMSize = m.guest.ramPath(), tellerRAM
@@ -222,7 +230,7 @@ func (m *moment) wake() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	config := standbyIn(m.root, m.ram)
-	config.UUID, config.BootID = "g", fmt.Sprintf("boot-%d", m.boots)
+	config.UUID, config.BootID, config.Room = "g", fmt.Sprintf("boot-%d", m.boots), m.room
 	m.disk = newPlatter(m.t, m.root, 0, false)
 	m.disk.slow = func() {
 		if rand.IntN(8) == 0 {
@@ -236,6 +244,14 @@ func (m *moment) wake() {
 		m.peer = nil
 		m.failf("the peer's replica does not open: %v", err)
 	}
+}
+
+// room is what the peer's memory has room for: often too little for two images.
+func (m *moment) room() int64 {
+	if m.short.Load() {
+		return -1
+	}
+	return []int64{tellerRAM / 2, 2 * tellerRAM}[rand.IntN(2)]
 }
 
 // die ends the peer's process, or its power, wherever it is.
@@ -258,7 +274,13 @@ func (m *moment) die(power bool) {
 
 // disturb does something from which the pair recovers.
 func (m *moment) disturb() {
-	switch m.random.IntN(4) {
+	switch m.random.IntN(6) {
+	case 4: // the owner is short of memory
+		must(m.t, m.protector.GiveUp())
+	case 5:
+		m.short.Store(true)
+		m.sleep(100)
+		m.short.Store(false)
 	case 0:
 		m.mu.Lock()
 		for _, s := range m.streams {

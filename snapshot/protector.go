@@ -50,6 +50,11 @@ type ProtectorConfig struct {
 	// Outdated says that the peer's replica is durably outdated now, or that
 	// there is none: only then may writes go without it from the start.
 	Outdated bool
+	// Detached says whether it is at present; nil: it is not known.
+	Detached func() bool
+	// Room is how many bytes this host can spare for a copy of the guest's memory,
+	// negative if the one that is there has to go; nil: it is not known.
+	Room func() int64
 	// Degrade makes the peer's replica durably outdated; see replicator.Options.
 	Degrade func(ctx context.Context) error
 	// Synced is called when the replica is complete: with disks only, when they
@@ -82,6 +87,7 @@ type Protector struct {
 
 	mu   sync.Mutex
 	last Report
+	link context.CancelCauseFunc // ends the Protect under way; nil: there is none
 }
 
 // NewProtector opens what is needed and serves the disks' mirrors. StartMirror
@@ -178,6 +184,19 @@ type Dial func(ctx context.Context) (Stream, replicator.Peer, error)
 func (p *Protector) Protect(ctx context.Context, disks, checkpoints Dial, interval func() time.Duration) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	p.linked(cancel)
+	defer p.linked(nil)
+	if err := p.checkRoom(); err != nil {
+		return errors.Join(err, p.forgetMemory())
+	}
+	err := p.protect(ctx, cancel, disks, checkpoints, interval)
+	if cause := context.Cause(ctx); errors.Is(cause, ErrNoRoom) {
+		return errors.Join(cause, p.forgetMemory())
+	}
+	return err
+}
+
+func (p *Protector) protect(ctx context.Context, cancel context.CancelCauseFunc, disks, checkpoints Dial, interval func() time.Duration) error {
 	var parts sync.WaitGroup
 	defer parts.Wait()
 	defer cancel(nil)

@@ -35,6 +35,7 @@ type StandbyConfig struct {
 	RAMDir string // tmpfs
 	Disks  []DiskImage
 	MaxRAM func() int64 // bytes, as the guest's spec has it at the time; nil: no bound
+	Room   func() int64 // bytes that may still be taken in RAMDir; nil: it is not known
 	BootID string       // of this host; empty: the kernel's
 	// HoldLimit is how many bytes it may take to keep the disks' content during a
 	// resync; 0: a quarter of theirs.
@@ -79,7 +80,8 @@ func OpenStandby(ctx context.Context, config StandbyConfig) (_ *Standby, err err
 		fresh = fresh || disk.Fresh()
 		paths = append(paths, d.Path)
 	}
-	rc := replica.Config{Dir: config.Dir, RAMDir: config.RAMDir, Name: config.UUID, MaxRAM: config.MaxRAM, DiskPaths: paths, Log: config.Log, Files: config.files, BootID: config.BootID}
+	rc := replica.Config{Dir: config.Dir, RAMDir: config.RAMDir, Name: config.UUID, MaxRAM: config.MaxRAM, DiskPaths: paths, Log: config.Log, Files: config.files, BootID: config.BootID,
+		Room: config.Room, Noted: config.Noted}
 	if len(s.disks) > 0 {
 		if err := config.files.MakeDir(config.Dir); err != nil {
 			return nil, fmt.Errorf("open the replica: %w", err)

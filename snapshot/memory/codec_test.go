@@ -93,7 +93,7 @@ func TestFullImageSkipsWhatIsZero(t *testing.T) {
 	scribble(rand.New(rand.NewPCG(5, 5)), g.ram, 300)
 	mustScan(t, live, shadow, delta, Options{})
 	delta.Reset()
-	if err := shadow.MarkAll(delta); err != nil {
+	if _, err := shadow.MarkAll(delta); err != nil {
 		t.Fatal(err)
 	}
 	chunks, sum := encode(t, shadow, delta, EncodeOptions{Compress: true, SkipZero: true})

@@ -127,6 +127,7 @@ func (s *scan) segment(first, last uint64) error {
 				continue
 			}
 			s.shadow.present[block] = true
+			s.shadow.held.Add(int64(min(BlockSize, len(s.shadow.data)-int(block*BlockSize))))
 		}
 		run = s.block(block, look, run)
 	}

@@ -1,8 +1,10 @@
 package memory
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"math/bits"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +20,7 @@ var ErrBusy = errors.New("shadow is in use")
 type Shadow struct {
 	data    []byte
 	present []bool // per block: the live image had memory there once
+	held    atomic.Int64
 	using   atomic.Bool
 }
 
@@ -43,22 +46,33 @@ func (s *Shadow) Pages() uint64 { return uint64(len(s.data)) / PageSize }
 // Size is the number of bytes.
 func (s *Shadow) Size() int64 { return int64(len(s.data)) }
 
+// Held is how many bytes of memory it takes at most. It may be called at any time.
+func (s *Shadow) Held() int64 { return s.held.Load() }
+
 // MarkAll adds to delta every page that may be other than zero: what a full
-// image consists of, for a peer that starts from zeros.
-func (s *Shadow) MarkAll(delta *Delta) error {
+// image consists of, for a peer that starts from zeros. It says how many bytes
+// those take that are.
+func (s *Shadow) MarkAll(delta *Delta) (taken int64, err error) {
 	if err := s.acquire(); err != nil {
-		return err
+		return 0, err
 	}
 	defer s.release()
 	if delta.pages != s.Pages() {
-		return fmt.Errorf("mark %d pages in a delta of %d: %w", s.Pages(), delta.pages, ErrSize)
+		return 0, fmt.Errorf("mark %d pages in a delta of %d: %w", s.Pages(), delta.pages, ErrSize)
 	}
 	for block, present := range s.present {
-		if present {
-			delta.words[block] |= s.mask(uint64(block))
+		if !present {
+			continue
+		}
+		all := s.mask(uint64(block))
+		delta.words[block] |= all
+		for left := all; left != 0; left &= left - 1 {
+			if page := s.page(uint64(block)*BlockPages + uint64(bits.TrailingZeros64(left))); !bytes.Equal(page, zeroPage[:]) {
+				taken += PageSize
+			}
 		}
 	}
-	return nil
+	return taken, nil
 }
 
 // mask has a bit for each page of a block; the last block may be short.
@@ -84,6 +98,20 @@ func (s *Shadow) ReadAt(p []byte, off int64) (int, error) {
 		return 0, fmt.Errorf("read %d bytes at %d of %d: %w", len(p), off, s.Size(), ErrBounds)
 	}
 	return copy(p, s.data[off:]), nil
+}
+
+// Clear gives the memory back and begins with zeros again.
+func (s *Shadow) Clear() error {
+	if err := s.acquire(); err != nil {
+		return err
+	}
+	defer s.release()
+	if err := unix.Madvise(s.data, unix.MADV_DONTNEED); err != nil {
+		return fmt.Errorf("clear a shadow of %d bytes: %w", len(s.data), err)
+	}
+	clear(s.present)
+	s.held.Store(0)
+	return nil
 }
 
 // Close gives the memory back. No Scan or Encode may be under way.

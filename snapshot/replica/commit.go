@@ -63,6 +63,9 @@ func (r *Replica) stage(ctx context.Context, b Begin) (*staged, error) {
 		return nil, fmt.Errorf("checkpoint %d/%d was begun before: %w", b.Epoch, b.Sequence, ErrUsed)
 	}
 	r.seen = b
+	if err := r.makeRoom(b); err != nil {
+		return nil, err
+	}
 	r.foldAbandoned(b)
 	decoder, err := memory.NewDecoder(uint64(b.RAMSize) / memory.PageSize)
 	if err != nil {

@@ -30,5 +30,7 @@
 //   - the way back from checkpoint N to N-1 (StepBack) is whole before the commit
 //     point of N, and made of the pages that N's delta overwrites; the disks
 //     keep both marks. It is taken as a commit is: by the record, then by pages;
+//   - the memory of a checkpoint that does not count may be given up for the image
+//     that follows it, which would have no room; the record stays, as after a boot;
 //   - no data of RAM files is ever fsynced, all of the record always is.
 package replica

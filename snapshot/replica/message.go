@@ -38,6 +38,9 @@ type Ready struct {
 	Highest  uint64 `msgpack:"highest"`  // highest sequence seen in the newest epoch
 	Newest   uint64 `msgpack:"newest"`   // that epoch
 	Memory   bool   `msgpack:"memory"`   // RAM of the checkpoint is here
+	// Room is how many bytes a full image may take if that RAM is given up for it;
+	// 0: it is not known. The version before does not say.
+	Room int64 `msgpack:"room,omitempty"`
 }
 
 // Begin opens a checkpoint.
@@ -50,6 +53,11 @@ type Begin struct {
 	RunState string `msgpack:"run_state"` // QEMU's word: what the guest was before the pause
 	Time     int64  `msgpack:"time"`      // wall clock of the pause, ns since 1970
 	Spec     []byte `msgpack:"spec"`      // hash of the spec the device state belongs to
+	// Needs is how many bytes a full image takes at most; 0: it is not said.
+	Needs int64 `msgpack:"needs,omitempty"`
+	// Outdated: the replica does not count, and what is here may be given up for
+	// this one. The version before does not say, and nothing is given up for it.
+	Outdated bool `msgpack:"outdated,omitempty"`
 }
 
 // Chunk carries the next chunk of RAM, counted from 0.
@@ -130,7 +138,7 @@ var (
 
 var codes = map[string]error{
 	"stale": ErrStale, "used": ErrUsed, "need_full": ErrNeedFull, "void": ErrVoid,
-	"mark": ErrMark, "damaged": ErrDamaged, "taken": ErrTaken,
+	"mark": ErrMark, "damaged": ErrDamaged, "taken": ErrTaken, "no_room": ErrNoRoom,
 }
 
 // codeOf gives the word that crosses the link for an error.

@@ -80,7 +80,7 @@ func (r *Replica) ready(ctx context.Context) (Ready, error) {
 	if err := r.mend(); err != nil {
 		return Ready{}, err
 	}
-	ready := Ready{Floor: r.floor.Load(), Newest: r.seen.Epoch, Highest: r.seen.Sequence, Memory: r.memory}
+	ready := Ready{Floor: r.floor.Load(), Newest: r.seen.Epoch, Highest: r.seen.Sequence, Memory: r.memory, Room: r.room()}
 	known := func(epoch, sequence uint64) {
 		if (Begin{Epoch: ready.Newest, Sequence: ready.Highest}).before(epoch, sequence) {
 			ready.Newest, ready.Highest = epoch, sequence
@@ -172,6 +172,7 @@ func (in *receiver) handleEnd(ctx context.Context, body []byte) error {
 		in.replica.cfg.Log.Warn("cannot remove a staged checkpoint", "guest", in.replica.cfg.Name, "error", dropErr)
 	}
 	if err != nil {
+		in.replica.ranOut(ctx, in.begin, err)
 		return in.refuse(end.Epoch, end.Sequence, err)
 	}
 	return in.stream.Send(KindAck, Ack{Epoch: end.Epoch, Sequence: end.Sequence})

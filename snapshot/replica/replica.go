@@ -50,10 +50,13 @@ type Config struct {
 	Disks       Disks         // nil for a guest without disks; the opener closes them, except after TakeOver
 	DiskPaths   []string      // images behind Disks, handed on by TakeOver
 	MaxRAM      func() int64  // bytes; a checkpoint of a larger guest is refused; nil means no bound
+	Room        func() int64  // bytes that may still be taken in RAMDir; nil: it is not known
 	MarkTimeout time.Duration // 0 means DefaultMarkTimeout
 	BootID      string        // empty: the kernel's
 	Log         *slog.Logger  // nil: none
 	Files       durable.Files // what the changes of files pass through
+	// Noted, if set, is told what people should know; kind is the word for it.
+	Noted func(kind, text string)
 
 	before func(change, path string) error // tests: see files
 }

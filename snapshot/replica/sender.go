@@ -51,6 +51,7 @@ type Sender struct {
 	root     uint64        // full image it builds on; 0: the next is a full one
 	number   uint64        // last given out here
 	above    uint64        // highest number that the peer has seen
+	room     int64         // that the peer has for a full image; 0: not known
 	idle     *time.Timer   // of the Send under way
 	pays     pays
 }
@@ -61,6 +62,8 @@ type Outgoing struct {
 	Blob     []byte // device state
 	RunState string // QEMU's word for the guest before the pause
 	Time     int64  // wall clock of the pause, ns since 1970
+	// Outdated: the replica does not count, durably, until this one is committed.
+	Outdated bool
 }
 
 // Sent says what a checkpoint cost.
@@ -120,6 +123,7 @@ func (s *Sender) Attach(ctx context.Context, stream Stream) (Ready, error) {
 		return ready, fmt.Errorf("attach to the replica: it is at epoch %d, we at %d: %w", max(ready.Floor, ready.Epoch), s.cfg.Epoch, ErrStale)
 	}
 	s.compare(ready)
+	s.room = ready.Room
 	return ready, nil
 }
 
@@ -162,6 +166,15 @@ func (s *Sender) Number() (uint64, error) {
 	}
 	s.number = n
 	return n, nil
+}
+
+// Forget is for a shadow that was cleared: the next checkpoint is a full image. There
+// must be no stream.
+func (s *Sender) Forget() {
+	s.detach()
+	s.delta.Reset()
+	s.unproved.Reset()
+	s.pending, s.root = Begin{}, 0
 }
 
 func (s *Sender) detach() {

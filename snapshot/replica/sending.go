@@ -38,13 +38,17 @@ func (s *Sender) send(ctx context.Context, out Outgoing) (Sent, error) {
 	if out.Sequence == 0 || out.Sequence > s.number || out.Sequence <= s.base || out.Sequence <= s.pending.Sequence {
 		return Sent{}, fmt.Errorf("it is not the number given out last, %d: %w", s.number, ErrUsed)
 	}
-	b := Begin{Epoch: s.cfg.Epoch, Sequence: out.Sequence, Base: s.base, Root: s.root,
+	b := Begin{Epoch: s.cfg.Epoch, Sequence: out.Sequence, Base: s.base, Root: s.root, Outdated: out.Outdated,
 		RAMSize: s.cfg.Shadow.Size(), RunState: out.RunState, Time: out.Time, Spec: s.cfg.Spec}
 	full := s.root == 0
 	if full {
 		b.Base, b.Root = 0, out.Sequence
-		if err := s.cfg.Shadow.MarkAll(s.delta); err != nil {
+		var err error
+		if b.Needs, err = s.cfg.Shadow.MarkAll(s.delta); err != nil {
 			return Sent{}, err
+		}
+		if s.room > 0 && b.Needs > s.room {
+			return Sent{}, s.bounded(ctx, func() error { return s.offer(b) })
 		}
 	}
 	s.settle(false)
@@ -77,6 +81,21 @@ func (s *Sender) send(ctx context.Context, out Outgoing) (Sent, error) {
 		}
 	}
 	return sent, err
+}
+
+// offer begins a full image that the peer has no room for and ends it at once: it
+// says so, and may give up what does not count any more.
+func (s *Sender) offer(b Begin) error {
+	if err := s.stream.Send(KindBegin, b); err != nil {
+		return err
+	}
+	if err := s.stream.Send(KindEnd, End{Epoch: b.Epoch, Sequence: b.Sequence}); err != nil {
+		return err
+	}
+	if err := s.answer(KindAck, b); err != nil {
+		return err
+	}
+	return fmt.Errorf("an image of which nothing was sent is acknowledged: %w", ErrProtocol)
 }
 
 // transmit writes the frames of a checkpoint.
