@@ -17,7 +17,7 @@ import (
 func (n *Node) describeSelf() nodeInfo {
 	info := nodeInfo{CPUs: n.host.CPUs, Memory: int64(n.host.Memory), Maintenance: n.self.maintenance() || n.down(), Running: []string{}, Standbys: map[string]sparing{}, Fallbacks: map[string]fallback{}}
 	info.Alarm, _ = n.alarms.standing()
-	info.Grows = true
+	info.Grows, info.Files = true, int64(n.files())
 	if free, err := disk.Free(n.config.StateDir); err == nil {
 		info.Room = free
 	}
@@ -39,10 +39,31 @@ func (n *Node) describeSelf() nodeInfo {
 // said so.
 func (n *Node) capacityOf(node string) (vm.Use, bool) {
 	if node == n.config.Name {
-		return vm.Use{Memory: n.host.Memory, CPUs: n.host.CPUs}, n.host.Memory > 0
+		return vm.Use{Memory: n.host.Memory, Files: n.files(), CPUs: n.host.CPUs}, n.host.Memory > 0
 	}
 	said, _ := n.exchange.peer()
-	return vm.Use{Memory: vm.Size(said.Memory), CPUs: said.CPUs}, said.Memory > 0
+	return vm.Use{Memory: vm.Size(said.Memory), Files: vm.Size(said.Files), CPUs: said.CPUs}, said.Memory > 0
+}
+
+// files is how large the tmpfs of guests' memory is; 0: it is not known.
+func (n *Node) files() vm.Size {
+	size, err := disk.Total(n.config.RAMDir)
+	if err != nil {
+		return 0
+	}
+	return vm.Size(size)
+}
+
+// lacks says what a node would not have enough of; empty: it has. What it has
+// is known as far as it is not 0.
+func lacks(need, has vm.Use) string {
+	switch {
+	case has.Memory > 0 && need.Memory > has.Memory:
+		return fmt.Sprintf("%v of guests and has %v of memory", need.Memory/vm.MiB*vm.MiB, has.Memory/vm.MiB*vm.MiB)
+	case has.Files > 0 && need.Files > has.Files:
+		return fmt.Sprintf("%v of guests' memory and has a tmpfs of %v for it (mount it larger, or give --ram-dir another)", need.Files/vm.MiB*vm.MiB, has.Files/vm.MiB*vm.MiB)
+	}
+	return ""
 }
 
 // neededAlone is what a node would have to hold without the other: its own
@@ -53,6 +74,7 @@ func (n *Node) neededAlone(node string, with vm.Spec) (need vm.Use) {
 		if owner == node || spec.Protection.Level != vm.ProtectNone {
 			use := spec.ResourceUse()
 			need.Memory += use.Memory
+			need.Files += use.Files
 			need.CPUs += use.CPUs
 		}
 	}
@@ -75,7 +97,7 @@ func (n *Node) neededAlone(node string, with vm.Spec) (need vm.Use) {
 func (n *Node) fit(node string) (need vm.Use, fits *bool) {
 	need = n.neededAlone(node, vm.Spec{})
 	if has, known := n.capacityOf(node); known {
-		ok := need.Memory <= has.Memory
+		ok := lacks(need, has) == ""
 		fits = &ok
 	}
 	return need, fits
@@ -83,11 +105,17 @@ func (n *Node) fit(node string) (need vm.Use, fits *bool) {
 
 // admit refuses a guest that this host could not hold beside the others.
 func (n *Node) admit(spec vm.Spec) error {
-	need, used := spec.ResourceUse().Memory, n.guests.usedMemory()
-	if n.host.Memory > 0 && need+used > n.host.Memory {
+	need, used := spec.ResourceUse(), n.guests.used()
+	has, _ := n.capacityOf(n.config.Name)
+	if has.Memory > 0 && need.Memory+used.Memory > has.Memory {
 		return api.Errorf(api.Conflict, "create %s: it needs %v of memory, the guests and replicas here take up to %v of this host's %v",
-			spec.Name, need/vm.MiB*vm.MiB, used/vm.MiB*vm.MiB, n.host.Memory/vm.MiB*vm.MiB).
+			spec.Name, need.Memory/vm.MiB*vm.MiB, used.Memory/vm.MiB*vm.MiB, has.Memory/vm.MiB*vm.MiB).
 			WithHint("Stopped guests count too. Give it less memory, or remove a guest; `vmctl vm ls` lists them.")
+	}
+	if has.Files > 0 && need.Files+used.Files > has.Files {
+		return api.Errorf(api.Conflict, "create %s: its memory is %v, that of the guests and replicas here up to %v, and %s, where it is, has %v",
+			spec.Name, need.Files/vm.MiB*vm.MiB, used.Files/vm.MiB*vm.MiB, n.config.RAMDir, has.Files/vm.MiB*vm.MiB).
+			WithHint("Stopped guests count too. Mount that tmpfs larger (`mount -o remount,size=...`, and /etc/fstab), start the agent with another --ram-dir, or give it less memory.")
 	}
 	return nil
 }
@@ -99,6 +127,9 @@ func (n *Node) admitAlone(word string, spec vm.Spec, force bool) (warnings []str
 	if _, paired := n.members.peer(); !paired {
 		return nil, nil
 	}
+	if text := n.copiesTight(spec); text != "" {
+		warnings = append(warnings, text)
+	}
 	without := spec
 	without.Name = ""
 	for _, m := range record.Members {
@@ -107,8 +138,8 @@ func (n *Node) admitAlone(word string, spec vm.Spec, force bool) (warnings []str
 		if !known || need == before {
 			continue
 		}
-		if need.Memory > has.Memory && need.Memory > before.Memory {
-			text := word + " " + spec.Name + ": " + tightText(m.Name, need.Memory, has.Memory)
+		if lacks(need, has) != "" && (need.Memory > before.Memory || need.Files > before.Files) {
+			text := word + " " + spec.Name + ": " + tightText(m.Name, need, has)
 			if !force {
 				return nil, api.Errorf(api.Unsafe, "%s", text).
 					WithHint("Stop guests, give them less memory or less protection, or give --force: then not all of them come back after a failure.")

@@ -164,6 +164,7 @@ func (n *Node) Cluster(ctx context.Context) (api.Cluster, error) {
 		has, _ := n.capacityOf(m.Name)
 		need, fits := n.fit(m.Name)
 		member.CPUs, member.MemoryBytes = has.CPUs, int64(has.Memory)
+		member.FileBytes, member.NeededFileBytes = int64(has.Files), int64(need.Files)
 		member.NeededCPUs, member.NeededBytes, member.Fits = need.CPUs, int64(need.Memory), fits
 		out.Members = append(out.Members, member)
 	}

@@ -33,7 +33,8 @@ type knowledge struct {
 // is 0.
 type nodeInfo struct {
 	CPUs        int      `msgpack:"cpus"`
-	Memory      int64    `msgpack:"memory"` // bytes that guests may take
+	Memory      int64    `msgpack:"memory"`          // bytes that guests may take
+	Files       int64    `msgpack:"files,omitempty"` // size of the tmpfs that guests' memory is in
 	Maintenance bool     `msgpack:"maintenance"`
 	Room        int64    `msgpack:"room,omitempty"`  // bytes that are free for guests' disks
 	Grows       bool     `msgpack:"grows,omitempty"` // it can make a replica's disks larger

@@ -43,13 +43,11 @@ func (n *Node) tooTight() (text string, known bool) {
 	var tight []string
 	known = true
 	for _, m := range record.Members {
-		need, fits := n.fit(m.Name)
-		switch {
-		case fits == nil:
+		has, said := n.capacityOf(m.Name)
+		if !said {
 			known = false
-		case !*fits:
-			has, _ := n.capacityOf(m.Name)
-			tight = append(tight, tightText(m.Name, need.Memory, has.Memory))
+		} else if need := n.neededAlone(m.Name, vm.Spec{}); lacks(need, has) != "" {
+			tight = append(tight, tightText(m.Name, need, has))
 		}
 	}
 	if len(tight) == 0 {
@@ -59,6 +57,6 @@ func (n *Node) tooTight() (text string, known bool) {
 }
 
 // tightText says what a node has to hold alone, and has.
-func tightText(node string, need, has vm.Size) string {
-	return fmt.Sprintf("if the other node fails, %s has to hold %v of guests and has %v of memory", node, need/vm.MiB*vm.MiB, has/vm.MiB*vm.MiB)
+func tightText(node string, need, has vm.Use) string {
+	return fmt.Sprintf("if the other node fails, %s has to hold %s", node, lacks(need, has))
 }

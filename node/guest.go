@@ -74,6 +74,7 @@ type situation struct {
 	hold     time.Time // no restart before
 	ending   bool      // QEMU is gone, and what follows is being decided
 	peerSeq  uint64
+	image    int64     // bytes that the replica's memory takes here
 	trial    api.Trial // whether the peer could resume it
 	spare    sparing
 	fallback fallback

@@ -250,11 +250,13 @@ func (gs *guests) usedDisks(except string) map[string]string {
 	return used
 }
 
-// usedMemory is what the guests here take at most, replicas included: a
+// used is what the guests here take at most, replicas included: a
 // replica's RAM is kept in memory too.
-func (gs *guests) usedMemory() (use vm.Size) {
+func (gs *guests) used() (use vm.Use) {
 	for _, g := range gs.list() {
-		use += g.spec().ResourceUse().Memory
+		one := g.spec().ResourceUse()
+		use.Memory += one.Memory
+		use.Files += one.Files
 	}
 	return use
 }

@@ -23,6 +23,10 @@ func (n *Node) findHost(ctx context.Context) (err error) {
 	if n.host, err = vm.FindHost(wanted); err != nil {
 		return fmt.Errorf("this host cannot run guests yet: %w", err)
 	}
+	n.memory = n.host.Memory
+	if err := n.findReserve(); err != nil {
+		return err
+	}
 	if n.config.GuestMemory != "" {
 		size, err := vm.ParseSize(n.config.GuestMemory)
 		if err != nil || size <= 0 || size > n.host.Memory {

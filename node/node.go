@@ -26,8 +26,9 @@ type Node struct {
 	config      Config
 	log         *slog.Logger
 	host        vm.Host
-	qemu        string // version, for people
-	accelReason string // why the accelerator is what it is; empty: the user chose it
+	memory      vm.Size // of the host, all of it
+	qemu        string  // version, for people
+	accelReason string  // why the accelerator is what it is; empty: the user chose it
 	started     time.Time
 	self        *self
 	exe         string // this program, to run guards of
@@ -42,6 +43,7 @@ type Node struct {
 	decider   *decider
 	links     *lease.Links
 	guests    *guests
+	rooms     *rooms
 	keeping   *keeping
 	recoverer *recoverer
 	tasks     sync.WaitGroup
@@ -233,6 +235,7 @@ func (n *Node) runTasks(ctx context.Context, peers net.Listener) {
 	n.tasks.Go(func() { n.recoverer.run(ctx) })
 	n.tasks.Go(func() { n.alarms.expire(ctx) })
 	n.tasks.Go(func() { n.watchFit(ctx) })
+	n.tasks.Go(func() { n.watchRoom(ctx) })
 	n.tasks.Go(func() { n.keepPruning(ctx) })
 	n.tasks.Go(func() { n.verifying(ctx) })
 	if peers == nil {

@@ -229,7 +229,7 @@ func summary(s api.Status) (bool, string) {
 	case covered < wanted:
 		return false, fmt.Sprintf("%d of %d protected guests are covered as they shall be; %s %s", covered, wanted, missing, reason)
 	case tight != nil:
-		return false, tightText(tight.Name, vm.Size(tight.NeededBytes), vm.Size(tight.MemoryBytes)) + ": not all of them would run"
+		return false, tightText(tight.Name, vm.Use{Memory: vm.Size(tight.NeededBytes), Files: vm.Size(tight.NeededFileBytes)}, vm.Use{Memory: vm.Size(tight.MemoryBytes), Files: vm.Size(tight.FileBytes)}) + ": not all of them would run"
 	case s.Cluster.Mode == string(ha.ModeNone):
 		return false, replicated(covered) + ", but without a third vote nothing is started by itself"
 	case s.Cluster.Witness != nil && !s.Cluster.Witness.Reachable:

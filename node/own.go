@@ -224,6 +224,13 @@ func (g *guest) detach(ctx context.Context) error {
 	return nil
 }
 
+// detachedIn says whether the peer's replica is durably outdated in an epoch.
+func (g *guest) detachedIn(epoch uint64) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.detached && g.epoch == epoch
+}
+
 // attach makes the peer's replica count.
 func (g *guest) attach(ctx context.Context) error {
 	g.mu.Lock()

@@ -217,10 +217,7 @@ func (g *guest) protectorOf(ctx context.Context, m *machine) (*snapshot.Protecto
 
 // newProtector describes the machine to a protector, which listens at once.
 func (g *guest) newProtector(m *machine) (*snapshot.Protector, error) {
-	spec := g.spec()
-	g.mu.Lock()
-	outdated := g.detached && g.epoch == m.epoch
-	g.mu.Unlock()
+	spec, outdated := g.spec(), g.detachedIn(m.epoch)
 	mirror := &snapshot.Mirror{
 		Monitor: m, Target: g.mirrorSocket(), Export: g.exportSocket(),
 	}
@@ -231,7 +228,7 @@ func (g *guest) newProtector(m *machine) (*snapshot.Protector, error) {
 		UUID: g.id, Epoch: m.epoch, Spec: specHash(spec), Counter: filepath.Join(g.layout.State, "sequence"),
 		Map:    replicator.MapOptions{Path: g.mapFile(), Instance: fmt.Sprintf("%s %d", bootID(), m.guard.PID()), Load: m.adopted},
 		Rate:   func() int64 { return int64(g.spec().Protection.ResyncRate) },
-		Mirror: mirror, Machine: m, Outdated: outdated, Degrade: g.detach, Synced: g.synced, Log: g.log,
+		Mirror: mirror, Machine: m, Room: g.room, Detached: func() bool { return g.detachedIn(m.epoch) }, Outdated: outdated, Degrade: g.detach, Synced: g.synced, Log: g.log,
 		Share: g.n.guests.share, Turns: g.n.guests.turns, PID: m.guard.PID(), Noted: func(kind, text string) { g.n.journal.record(warning, kind, g.name(), text) },
 	}
 	if spec.Protection.Level == vm.ProtectResume {

@@ -98,7 +98,7 @@ func (g *guest) candidate(ctx context.Context) ha.CandidateState {
 	}
 	state.Ready, state.Epoch, state.Sequence = status.Complete, status.Epoch, status.Sequence
 	g.mu.Lock()
-	g.status.peerSeq = status.Sequence
+	g.status.peerSeq, g.status.image = status.Sequence, status.Bytes
 	g.mu.Unlock()
 	return state
 }
@@ -124,7 +124,7 @@ func (g *guest) openStandbyLocked(ctx context.Context) (*snapshot.Standby, error
 	}
 	config := snapshot.StandbyConfig{
 		UUID: g.id, Epoch: here.Prepared, Dir: g.replicaDir(), RAMDir: g.n.config.RAMDir,
-		MaxRAM: func() int64 { return int64(g.spec().MemoryFile()) }, BootID: bootID(), Log: g.log,
+		MaxRAM: func() int64 { return int64(g.spec().MemoryFile()) }, Room: g.roomForImage, BootID: bootID(), Log: g.log,
 		Noted: func(kind, text string) { g.n.journal.record(warning, kind, g.name(), text) },
 	}
 	for i, d := range here.Disks {

@@ -14,6 +14,7 @@ func TestTooTight(t *testing.T) {
 	for name, c := range map[string]struct {
 		alone      bool
 		mine, told vm.Size
+		files      vm.Size // of the peer's tmpfs
 		says       string
 		known      bool
 	}{
@@ -22,13 +23,15 @@ func TestTooTight(t *testing.T) {
 		"neither can":                 {mine: vm.GiB, told: vm.GiB, says: "a has to hold 1412MiB of guests and has 1GiB of memory; if", known: true},
 		"the peer has not said":       {mine: 4 * vm.GiB},
 		"this one cannot in any case": {mine: vm.GiB, says: "a has to hold", known: true},
+		"the peer's tmpfs is small":   {mine: 4 * vm.GiB, told: 4 * vm.GiB, files: 1000 * vm.MiB, says: "b has to hold 1GiB of guests' memory and has a tmpfs of 1000MiB for it", known: true},
+		"it is just large enough":     {mine: 4 * vm.GiB, told: 4 * vm.GiB, files: vm.GiB, known: true},
 		"there is no peer":            {alone: true, mine: vm.MiB, known: true},
 	} {
 		members := []memberInfo{{Name: "a"}, {Name: "b"}}
 		if c.alone {
 			members = members[:1]
 		}
-		n := &Node{config: Config{Name: "a"}, members: &membership{self: "a", record: clusterRecord{Members: members}}, exchange: &exchange{theirs: nodeInfo{Memory: int64(c.told)}}}
+		n := &Node{config: Config{Name: "a"}, members: &membership{self: "a", record: clusterRecord{Members: members}}, exchange: &exchange{theirs: nodeInfo{Memory: int64(c.told), Files: int64(c.files)}}}
 		n.host.Memory = c.mine
 		n.guests = newGuests(n)
 		spec := vm.Spec{Name: "web", UUID: "u", Memory: vm.GiB, Accel: vm.AccelTCG, Protection: vm.Protection{Level: vm.ProtectResume}}

@@ -151,6 +151,7 @@ func on(b *bool) bool { return b == nil || *b }
 // Use is what a guest takes from its host.
 type Use struct {
 	Memory Size // bytes, guest RAM and QEMU's own
+	Files  Size // of it, what is in a file of the host's tmpfs
 	CPUs   int
 }
 
@@ -169,5 +170,5 @@ func (s Spec) ResourceUse() Use {
 	if s.Accel != AccelKVM {
 		memory = memory.add(translations)
 	}
-	return Use{Memory: memory, CPUs: s.CPUs}
+	return Use{Memory: memory, Files: s.MemoryFile(), CPUs: s.CPUs}
 }

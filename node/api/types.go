@@ -206,6 +206,10 @@ type Member struct {
 	NeededCPUs  int   `json:"needed_cpus"`
 	NeededBytes int64 `json:"needed_bytes"`
 	Fits        *bool `json:"fits"`
+	// Of that memory what is in files: the size of its tmpfs, 0 if it has not said so,
+	// and what of it would be needed.
+	FileBytes       int64 `json:"file_bytes"`
+	NeededFileBytes int64 `json:"needed_file_bytes"`
 
 	State MemberState `json:"state,omitempty"` // of the peer, by its own last word
 }

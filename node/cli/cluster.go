@@ -107,7 +107,11 @@ func capacityText(m api.Member) string {
 	if m.Fits == nil {
 		return "-\t-\t" + bytesText(m.NeededBytes)
 	}
-	return fmt.Sprintf("%d\t%s\t%s%s", m.CPUs, bytesText(m.MemoryBytes), bytesText(m.NeededBytes), yesNo(*m.Fits, "", ", DOES NOT FIT"))
+	memory := bytesText(m.MemoryBytes)
+	if m.FileBytes > 0 && m.FileBytes < m.MemoryBytes {
+		memory += ", tmpfs " + bytesText(m.FileBytes)
+	}
+	return fmt.Sprintf("%d\t%s\t%s%s", m.CPUs, memory, bytesText(m.NeededBytes), yesNo(*m.Fits, "", ", DOES NOT FIT"))
 }
 
 // reachText is whether a member is heard, and what it announced.

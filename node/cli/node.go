@@ -33,6 +33,7 @@ func nodeCommand() *cli.Command {
 				&cli.StringFlag{Name: "accel", Value: "auto", Usage: "accelerator `NAME`: auto, kvm or tcg"},
 				&cli.StringFlag{Name: "watchdog", Usage: "`DEVICE` that resets this host if a guest could outlive its lease here; default: none"},
 				&cli.StringFlag{Name: "guest-memory", Usage: "memory `SIZE` that guests and replicas may take, without copies of pages kept for checkpoints; default: all of the host's"},
+				&cli.StringFlag{Name: "memory-reserve", Usage: "memory `SIZE` left free: rather than take it, guests go without checkpoints; default: a twentieth, 256M to 2G"},
 				&cli.StringFlag{Name: "config", Usage: "YAML `FILE` with the same words; flags win over it"},
 				&cli.BoolFlag{Name: "verbose", Usage: "log more", DisableDefaultText: true},
 			},
@@ -114,6 +115,7 @@ func nodeConfig(c *cli.Context) (node.Config, error) {
 	for name, field := range map[string]*string{
 		"name": &config.Name, "state-dir": &config.StateDir, "runtime-dir": &config.RuntimeDir, "ram-dir": &config.RAMDir,
 		"listen": &config.Listen, "advertise": &config.Advertise, "accel": &config.Accel, "watchdog": &config.Watchdog, "guest-memory": &config.GuestMemory,
+		"memory-reserve": &config.MemoryReserve,
 	} {
 		if c.IsSet(name) || *field == "" {
 			*field = c.String(name)

@@ -129,12 +129,18 @@ func token(t *testing.T, h *lab.Host, cluster string) string {
 // moreThanAll is a little more than the memory of this machine.
 func moreThanAll(t *testing.T) string {
 	t.Helper()
+	return fmt.Sprintf("%dM", memoryHere(t)+1)
+}
+
+// memoryHere is this machine's, in whole MiB.
+func memoryHere(t *testing.T) int {
+	t.Helper()
 	data, err := os.ReadFile("/proc/meminfo")
 	check(t, err)
 	var kilobytes int
 	_, err = fmt.Sscanf(string(data), "MemTotal: %d kB", &kilobytes)
 	check(t, err)
-	return fmt.Sprintf("%dM", kilobytes/1024+1)
+	return kilobytes / 1024
 }
 
 // left lists the hosts' files, directories too.

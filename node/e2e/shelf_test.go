@@ -39,7 +39,7 @@ func changeable(l *lab.Lab) error {
 			return err
 		}
 	}
-	return errors.Join(l.A.ChangeableQEMU(), l.B.ChangeableQEMU())
+	return errors.Join(l.A.SmallRAM(512<<20), l.B.SmallRAM(512<<20), l.A.ChangeableQEMU(), l.B.ChangeableQEMU())
 }
 
 // shelf gives labs to tests: so many at a time as -parallel says.

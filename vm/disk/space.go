@@ -35,6 +35,19 @@ func Reserve(path string, from, to int64) error {
 	return nil
 }
 
+// Total is how large the tmpfs of a file or directory is. One without a bound of its
+// own, and any other file system, is an error.
+func Total(path string) (int64, error) {
+	var stat unix.Statfs_t
+	if err := unix.Statfs(path, &stat); err != nil {
+		return 0, fmt.Errorf("look at the size of the file system of %s: %w", path, err)
+	}
+	if stat.Type != unix.TMPFS_MAGIC || stat.Blocks == 0 {
+		return 0, fmt.Errorf("look at the size of the file system of %s: it is no tmpfs, or has no bound", path)
+	}
+	return int64(stat.Blocks) * stat.Bsize, nil
+}
+
 // Free is how many bytes are free on the file system of a file or directory.
 func Free(path string) (int64, error) {
 	var stat unix.Statfs_t

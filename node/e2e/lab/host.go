@@ -121,6 +121,15 @@ func (h *Host) Configure(text string) error {
 	return os.WriteFile(h.config, []byte(text), 0o600)
 }
 
+// ConfigureMore adds to that.
+func (h *Host) ConfigureMore(text string) error {
+	before, err := os.ReadFile(h.config)
+	if err != nil {
+		return err
+	}
+	return h.Configure(string(before) + text)
+}
+
 // Namespace is the host's network namespace; it outlives a power cut.
 func (h *Host) Namespace() string { return h.ns }
 

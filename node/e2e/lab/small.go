@@ -46,6 +46,18 @@ func (h *Host) FillDisk() error { return h.fill(h.StateDir()) }
 // FillRAM takes all the room for its guests' memory; Free gives it back.
 func (h *Host) FillRAM() error { return h.fill(h.ram) }
 
+// LeaveRAM takes all but so many bytes of the room for its guests' memory.
+func (h *Host) LeaveRAM(bytes int64) error {
+	if err := h.FillRAM(); err != nil {
+		return err
+	}
+	info, err := os.Stat(ballast(h.ram))
+	if err != nil {
+		return err
+	}
+	return os.Truncate(ballast(h.ram), max(0, info.Size()-bytes))
+}
+
 func (h *Host) fill(dir string) error {
 	file, err := os.OpenFile(ballast(dir), os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {

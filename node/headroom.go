@@ -1,0 +1,127 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"vmctl/ha"
+	"vmctl/node/api"
+	"vmctl/snapshot"
+	"vmctl/vm"
+	"vmctl/vm/disk"
+	"vmctl/vm/headroom"
+)
+
+// copiesTight says, beforehand, that this host could be too small for its guests,
+// what it keeps of the peer's, and the copies for checkpoints; empty: it could not.
+func (n *Node) copiesTight(with vm.Spec) string {
+	if with.Protection.Level != vm.ProtectResume {
+		return ""
+	}
+	need := n.neededAlone(n.config.Name, with).Memory + with.MemoryFile()
+	for _, g := range n.guests.list() {
+		g.mu.Lock()
+		spec, counts := g.record.Spec, g.mine() && g.wanted() && !g.gone
+		g.mu.Unlock()
+		if counts && spec.UUID != with.UUID && spec.Protection.Level == vm.ProtectResume {
+			need += spec.MemoryFile()
+		}
+	}
+	if has := n.memory - vm.Size(n.rooms.reserve); need > has {
+		return fmt.Sprintf("guests of %s, replicas and the copies that checkpoints are made from may take %v of its %v of memory: while it is short of it, guests are without checkpoints",
+			n.config.Name, need/vm.MiB*vm.MiB, n.memory/vm.MiB*vm.MiB)
+	}
+	return ""
+}
+
+// findReserve reads the configuration, once the host is known.
+func (n *Node) findReserve() error {
+	reserve := defaultReserve(n.memory)
+	if text := n.config.MemoryReserve; text != "" {
+		var err error
+		if reserve, err = vm.ParseSize(text); err != nil || reserve < 0 || reserve > n.memory {
+			return api.Errorf(api.Usage, "--memory-reserve %q: use a size such as 1G, at most this host's %v", text, n.memory/vm.MiB*vm.MiB)
+		}
+	}
+	n.rooms = &rooms{available: headroom.System{}.Available, reserve: int64(reserve), out: map[string]without{}}
+	available, err := n.rooms.available()
+	n.rooms.look(time.Now(), available, nil)
+	return err
+}
+
+// watchRoom looks at the host's memory until ctx ends.
+func (n *Node) watchRoom(ctx context.Context) {
+	ticker := time.NewTicker(lookForRoom)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		available, err := n.rooms.available()
+		if err != nil {
+			n.log.Warn("memory is not watched", "error", err)
+			return
+		}
+		give, short := n.rooms.look(time.Now(), available, n.guests.copies())
+		if !short {
+			continue
+		}
+		name := n.guests.nameOf(ha.GuestID(give.guest))
+		n.guests.giveUp(give.guest)
+		n.journal.record(warning, "memory-short", name, fmt.Sprintf("this host has %d MiB of memory left, and the copy of %s's memory for checkpoints takes %d MiB: it is given up for now",
+			available>>20, name, give.bytes>>20))
+	}
+}
+
+// copies are those on this host: of its guests' memory, and of the peer's.
+func (gs *guests) copies() (list []copyHeld) {
+	for _, g := range gs.list() {
+		g.mu.Lock()
+		var bytes int64
+		if !g.mine() && g.standby != nil {
+			bytes = g.status.image
+		}
+		if g.machine != nil && g.machine.protector != nil {
+			bytes = g.machine.protector.Held()
+		}
+		g.mu.Unlock()
+		list = append(list, copyHeld{g.id, bytes})
+	}
+	return list
+}
+
+// giveUp has the copy of the memory of a guest of this node go. That of one of the
+// peer's goes when its owner knows: his next checkpoint is refused.
+func (gs *guests) giveUp(id string) {
+	g := gs.get(id)
+	if g == nil {
+		return
+	}
+	g.mu.Lock()
+	var protector *snapshot.Protector
+	if g.machine != nil {
+		protector = g.machine.protector
+	}
+	g.mu.Unlock()
+	if protector == nil {
+		return
+	}
+	if err := protector.GiveUp(); err != nil {
+		g.log.Warn("the copy of the guest's memory is not given back", "error", err)
+	}
+}
+
+// room is what this host can spare for a copy of the guest's memory.
+func (g *guest) room() int64 { return g.n.rooms.of(g.id, time.Now()) }
+
+// roomForImage is room for one that is a file among the guests' memory.
+func (g *guest) roomForImage() int64 {
+	room := g.room()
+	if free, err := disk.Free(g.n.config.RAMDir); err == nil {
+		room = min(room, free)
+	}
+	return room
+}
