@@ -50,10 +50,9 @@ type ProtectorConfig struct {
 	// Outdated says that the peer's replica is durably outdated now, or that
 	// there is none: only then may writes go without it from the start.
 	Outdated bool
-	// Detached says whether it is at present; nil: it is not known.
-	Detached func() bool
-	// Room is how many bytes this host can spare for a copy of the guest's memory,
-	// negative if the one that is there has to go; nil: it is not known.
+	Detached func() bool // whether it is at present; nil: it is not known
+	// Room is how many bytes a copy of the guest's memory may take more here, less
+	// than 0: there may be none; nil: it is not known.
 	Room func() int64
 	// Degrade makes the peer's replica durably outdated; see replicator.Options.
 	Degrade func(ctx context.Context) error
