@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"time"
+	"unicode"
 
 	"vmctl/node/peer"
 	"vmctl/node/wire"
@@ -151,9 +153,19 @@ func (g *guest) noteLost(err error) {
 	before := g.status.reason
 	g.mu.Unlock()
 	g.locked(func() { g.status.phase, g.status.reason = "outdated", reason })
-	if before != reason {
+	if withoutNumbers(before) != withoutNumbers(reason) {
 		g.n.journal.record(warning, "replication-lost", g.name(), "replication to the peer: "+reason)
 	}
+}
+
+// withoutNumbers is the same for attempts that fail for the same reason.
+func withoutNumbers(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsDigit(r) {
+			return -1
+		}
+		return r
+	}, text)
 }
 
 // protectOnce runs one link to the peer until it is lost.

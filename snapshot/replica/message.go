@@ -160,5 +160,14 @@ func (m Refused) asError() error {
 	if !ok {
 		sentinel = ErrFailed
 	}
-	return fmt.Errorf("peer refused checkpoint %d/%d: %w: %.300s", m.Epoch, m.Sequence, sentinel, m.Reason)
+	return &saidError{fmt.Sprintf("peer refused checkpoint %d/%d: %.300s", m.Epoch, m.Sequence, m.Reason), sentinel}
 }
+
+// saidError is a sentinel in the peer's words.
+type saidError struct {
+	text string
+	is   error
+}
+
+func (e *saidError) Error() string { return e.text }
+func (e *saidError) Unwrap() error { return e.is }

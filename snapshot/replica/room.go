@@ -11,7 +11,7 @@ import (
 )
 
 // ErrNoRoom means that there is no memory for an image of the guest's.
-var ErrNoRoom = errors.New("there is not enough memory for the guest's image")
+var ErrNoRoom = errors.New("no room for an image of the guest's memory")
 
 // A full image comes in beside the one that is here, so a guest takes its memory
 // twice until it is committed. Where there is no room for that, the older one is
@@ -47,12 +47,15 @@ func (r *Replica) makeRoom(b Begin) error {
 	all := r.room()
 	fits := b.Base == 0 && b.Needs <= all && free >= 0
 	if b.Outdated && r.memory && (fits || free < 0) {
-		r.giveUp()
+		r.giveUp(free < 0)
 	}
 	if fits && !r.memory {
 		return nil
 	}
-	return fmt.Errorf("%d MiB may be taken, an image takes %d MiB: %w", max(0, free)>>20, max(b.Needs, b.RAMSize)>>20, ErrNoRoom)
+	if b.Base != 0 {
+		return fmt.Errorf("%w: this host is short of it", ErrNoRoom)
+	}
+	return fmt.Errorf("%w: it takes %d MiB, %d MiB may be taken", ErrNoRoom, b.Needs>>20, max(0, free)>>20)
 }
 
 // ranOut is told why a checkpoint failed: if memory ended in the middle of a full
@@ -66,20 +69,26 @@ func (r *Replica) ranOut(ctx context.Context, b Begin, why error) {
 	}
 	defer r.release()
 	if r.memory && r.broken == nil && !r.taken && r.rec.Commit.Begin.before(b.Epoch, b.Sequence) && b.Epoch >= r.floor.Load() {
-		r.giveUp()
+		r.giveUp(false)
 	}
 }
 
 // giveUp lets go of the memory of the committed checkpoint. The record stays, as
-// after a boot of this host: the guest could be booted from its disks.
-func (r *Replica) giveUp() {
+// after a boot of this host: the guest could be booted from its disks. short: not for
+// another image, but because this host has too little memory.
+func (r *Replica) giveUp(short bool) {
 	c := r.rec.Commit
 	r.memory = false
 	r.dropBefore(r.rec)
 	if err := r.files.remove(r.ramPath(c.RAM)); err != nil {
 		r.cfg.Log.Warn("cannot remove the RAM of a checkpoint that is given up", "guest", r.cfg.Name, "error", err)
 	}
-	text := fmt.Sprintf("there is no room for a new image of the guest's memory beside that of checkpoint %d/%d, which did not count any more and is given up", c.Begin.Epoch, c.Begin.Sequence)
+	text := fmt.Sprintf("the image of checkpoint %d/%d, which did not count any more, is given up: ", c.Begin.Epoch, c.Begin.Sequence)
+	if short {
+		text += "this host is short of memory"
+	} else {
+		text += "there is no room for the next one beside it"
+	}
 	r.cfg.Log.Warn(text, "guest", r.cfg.Name)
 	if r.cfg.Noted != nil {
 		r.cfg.Noted("checkpoint-given-up", text)
