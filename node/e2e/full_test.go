@@ -48,6 +48,7 @@ func TestStandbyDiskFull(t *testing.T) {
 	b := sharedBench(t, resumed)
 	b.must(b.B.FillDisk())
 	b.alarm(b.A, "unprotected", true)
+	b.alarm(b.B, "disk-low", true)
 	v, err := b.A.Show(t.Context())
 	b.must(err)
 	if v.Replica == nil || v.Replica.State == "synced" || !strings.Contains(v.Replica.Reason, "no space") || strings.Contains(v.Replica.Reason, "\n") {
@@ -58,6 +59,7 @@ func TestStandbyDiskFull(t *testing.T) {
 	b.must(b.B.Free())
 	b.synced(b.A)
 	b.alarm(b.A, "unprotected", false)
+	b.alarm(b.B, "disk-low", false)
 	b.takenOver()
 }
 

@@ -31,7 +31,7 @@ var (
 
 func plain(*lab.Lab) error { return nil }
 
-// changeable gives each host so little room that a test can fill it, and the nodes a
+// changeable gives each host so little room, of disk and memory, that a test can fill it, and the nodes a
 // QEMU that can be changed.
 func changeable(l *lab.Lab) error {
 	for _, h := range l.Hosts() {
@@ -39,7 +39,7 @@ func changeable(l *lab.Lab) error {
 			return err
 		}
 	}
-	return errors.Join(l.A.SmallRAM(512<<20), l.B.SmallRAM(512<<20), l.A.ChangeableQEMU(), l.B.ChangeableQEMU())
+	return errors.Join(l.A.SmallRAM(1<<30), l.B.SmallRAM(1<<30), l.A.ChangeableQEMU(), l.B.ChangeableQEMU())
 }
 
 // shelf gives labs to tests: so many at a time as -parallel says.

@@ -50,9 +50,15 @@ func Total(path string) (int64, error) {
 
 // Free is how many bytes are free on the file system of a file or directory.
 func Free(path string) (int64, error) {
+	free, _, err := Space(path)
+	return free, err
+}
+
+// Space is how many bytes are free there, and how many there are.
+func Space(path string) (free, total int64, err error) {
 	var stat unix.Statfs_t
 	if err := unix.Statfs(path, &stat); err != nil {
-		return 0, fmt.Errorf("look at the room for %s: %w", path, err)
+		return 0, 0, fmt.Errorf("look at the room for %s: %w", path, err)
 	}
-	return int64(stat.Bavail) * stat.Bsize, nil
+	return int64(stat.Bavail) * stat.Bsize, int64(stat.Blocks) * stat.Bsize, nil
 }
