@@ -103,20 +103,33 @@ func (p *Protector) checkpoints(ctx context.Context, interval func() time.Durati
 			}
 			synced = true
 		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case err := <-p.failed:
+		if err := p.rest(ctx, next); err != nil {
 			return err
-		case h := <-p.handings:
-			err := p.handOver(h.ctx, h.give)
-			h.done <- err
-			if err == nil {
-				return ErrHandedOver
-			}
-		case <-time.After(time.Until(next)):
 		}
 	}
+}
+
+// rest waits for the next checkpoint's time, or does what else needs the sender. An
+// error ends the link.
+func (p *Protector) rest(ctx context.Context, next time.Time) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case err := <-p.failed:
+		return err
+	case h := <-p.handings:
+		err := p.handOver(h.ctx, h.give)
+		h.done <- err
+		if err == nil {
+			return ErrHandedOver
+		}
+	case v := <-p.voidings:
+		err := p.sender.Void(v.ctx, v.reason)
+		v.done <- err
+		return err
+	case <-time.After(time.Until(next)):
+	}
+	return nil
 }
 
 // checkpoint captures one and sends it.

@@ -83,16 +83,18 @@ type Protector struct {
 	failed     chan error // the replicator ended by itself
 	unmirrored chan error // a mirror was found failed as the disks were complete
 	handings   chan handing
+	voidings   chan voiding
 
 	mu   sync.Mutex
 	last Report
 	link context.CancelCauseFunc // ends the Protect under way; nil: there is none
+	loop chan struct{}           // closed when no more checkpoints are taken on the present link
 }
 
 // NewProtector opens what is needed and serves the disks' mirrors. StartMirror
 // joins QEMU to it.
 func NewProtector(config ProtectorConfig) (_ *Protector, err error) {
-	p := &Protector{config: config, log: config.Log.With("guest", config.UUID), failed: make(chan error, 1), unmirrored: make(chan error, 1), handings: make(chan handing)}
+	p := &Protector{config: config, log: config.Log.With("guest", config.UUID), failed: make(chan error, 1), unmirrored: make(chan error, 1), handings: make(chan handing), voidings: make(chan voiding)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.closeMemory())
@@ -224,6 +226,7 @@ func (p *Protector) protect(ctx context.Context, cancel context.CancelCauseFunc,
 		return err
 	}
 	defer p.sender.Close()
+	defer p.looping()()
 	return p.checkpoints(ctx, interval)
 }
 
@@ -266,14 +269,6 @@ func (p *Protector) waitDisks(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// Void tells the replica that the guest was ended on purpose.
-func (p *Protector) Void(ctx context.Context, reason string) error {
-	if p.sender == nil || !p.sender.Attached() {
-		return replica.ErrLink
-	}
-	return p.sender.Void(ctx, reason)
 }
 
 // Last is the newest committed checkpoint; the zero Report if there is none.
