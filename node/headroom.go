@@ -8,6 +8,7 @@ import (
 	"vmctl/ha"
 	"vmctl/node/api"
 	"vmctl/snapshot"
+	"vmctl/snapshot/memory"
 	"vmctl/vm"
 	"vmctl/vm/disk"
 	"vmctl/vm/headroom"
@@ -117,11 +118,35 @@ func (gs *guests) giveUp(id string) {
 // room is what this host can spare for a copy of the guest's memory.
 func (g *guest) room() int64 { return g.n.rooms.of(g.id, time.Now()) }
 
-// roomForImage is room for one that is a file among the guests' memory.
+// roomForImage is room for one that is a file among the guests' memory. What the others
+// there have not touched yet is theirs: a guest that finds no room for a page dies.
 func (g *guest) roomForImage() int64 {
 	room := g.room()
 	if free, err := disk.Free(g.n.config.RAMDir); err == nil {
-		room = min(room, free)
+		room = min(room, max(0, free-g.n.guests.promised(g)))
 	}
 	return room
+}
+
+// promised is how much more the memory files of the guests here may take, but for one.
+func (gs *guests) promised(but *guest) (more int64) {
+	for _, g := range gs.list() {
+		if g == but {
+			continue
+		}
+		g.mu.Lock()
+		size, taken := int64(g.record.Spec.MemoryFile()), g.status.image
+		runs, replica := g.machine != nil, g.standby != nil && !g.mine() && g.record.Spec.Protection.Level == vm.ProtectResume
+		g.mu.Unlock()
+		if runs {
+			var err error
+			if taken, err = memory.Allocated(g.layout.RAM()); err != nil {
+				continue // it has just ended
+			}
+		}
+		if runs || replica {
+			more += max(0, size-taken)
+		}
+	}
+	return more
 }
