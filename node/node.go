@@ -237,6 +237,7 @@ func (n *Node) runTasks(ctx context.Context, peers net.Listener) {
 	n.tasks.Go(func() { n.watchFit(ctx) })
 	n.tasks.Go(func() { n.watchRoom(ctx) })
 	n.tasks.Go(func() { n.watchSpace(ctx) })
+	n.tasks.Go(func() { n.keepLogsShort(ctx) })
 	n.tasks.Go(func() { n.keepPruning(ctx) })
 	n.tasks.Go(func() { n.verifying(ctx) })
 	if peers == nil {

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"os"
 	"time"
+
+	"vmctl/vm"
 )
 
 // consoleProtocol names the raw byte stream a console request upgrades to.
@@ -92,6 +94,12 @@ func (b *Backend) logs(w http.ResponseWriter, r *http.Request) {
 	}
 	defer file.Close()
 	w.Header().Set("Content-Type", "application/octet-stream")
+	if older, err := os.Open(vm.OlderLog(path)); err == nil {
+		_, err = io.Copy(w, older)
+		if errors.Join(err, older.Close()) != nil {
+			return
+		}
+	}
 	if _, err := io.Copy(w, file); err != nil || r.URL.Query().Get("follow") != "true" {
 		return
 	}
@@ -101,7 +109,7 @@ func (b *Backend) logs(w http.ResponseWriter, r *http.Request) {
 // followInterval is how often a followed log is looked at.
 const followInterval = 200 * time.Millisecond
 
-func follow(ctx context.Context, w http.ResponseWriter, file io.Reader) {
+func follow(ctx context.Context, w http.ResponseWriter, file *os.File) {
 	flusher := http.NewResponseController(w)
 	ticker := time.NewTicker(followInterval)
 	defer ticker.Stop()
@@ -114,8 +122,25 @@ func follow(ctx context.Context, w http.ResponseWriter, file io.Reader) {
 			return
 		case <-ticker.C:
 		}
+		if err := fromItsBeginning(file); err != nil {
+			return
+		}
 		if _, err := io.Copy(w, file); err != nil {
 			return
 		}
 	}
+}
+
+// fromItsBeginning goes back to that of a log that was cut since it was read.
+func fromItsBeginning(file *os.File) error {
+	at, err := file.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return err
+	}
+	info, err := file.Stat()
+	if err != nil || info.Size() >= at {
+		return err
+	}
+	_, err = file.Seek(0, io.SeekStart)
+	return err
 }

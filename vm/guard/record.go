@@ -95,6 +95,9 @@ func tail(path string, from int64) string {
 	if err != nil {
 		return ""
 	}
+	if from > info.Size() {
+		from = 0 // it was cut since
+	}
 	from = max(from, info.Size()-limit)
 	data, err := io.ReadAll(io.NewSectionReader(f, from, limit))
 	if err != nil {
