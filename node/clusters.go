@@ -106,7 +106,7 @@ func (n *Node) serveJoin(ctx context.Context, conn *wire.Conn, _ wire.Hello) {
 		return reply, n.pair(ctx)
 	})
 	if err != nil {
-		n.journal.seldom(warning, "join-refused", fmt.Sprintf("%q may not join: %v", request.Node, err))
+		n.journal.seldom(warning, "join-refused", "", fmt.Sprintf("%q may not join: %v", request.Node, err))
 		return
 	}
 	n.journal.record(info, "node-joined", "", request.Node+" joined the cluster")

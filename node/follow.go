@@ -40,7 +40,7 @@ func (g *guest) followEvents(ctx context.Context, m *machine) {
 		case vm.EventRunState:
 			g.diskError(event.State)
 		case vm.EventReset:
-			g.n.journal.record(info, "guest-reset", name, name+" reboots")
+			g.n.journal.seldom(info, "guest-reset", name, name+" reboots")
 		case vm.EventShutdown:
 			g.void(ctx, m, "the guest shut itself down")
 		case vm.EventMonitorLost:

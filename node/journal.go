@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"log/slog"
 	"strings"
@@ -54,13 +55,13 @@ type journal struct {
 
 	mu       sync.Mutex
 	pending  []entry
-	recorded map[string]time.Time // when a kind of seldom was last stored
-	wake     chan struct{}        // capacity 1
-	stored   chan struct{}        // closed and replaced when something was stored
+	recorded map[string]often // by kind and guest
+	wake     chan struct{}    // capacity 1
+	stored   chan struct{}    // closed and replaced when something was stored
 }
 
 func newJournal(db *store.DB, node string, log *slog.Logger, tell func(notify.Event)) *journal {
-	return &journal{db: db, node: node, log: log, tell: tell, recorded: map[string]time.Time{}, wake: make(chan struct{}, 1), stored: make(chan struct{})}
+	return &journal{db: db, node: node, log: log, tell: tell, recorded: map[string]often{}, wake: make(chan struct{}, 1), stored: make(chan struct{})}
 }
 
 // record notes an event; detail is pairs of key and value.
@@ -99,21 +100,35 @@ func oneLine(text string) string { return strings.ReplaceAll(text, "\n", "; ") }
 // stored: they must not push the real history out.
 const strangersEvery = 10 * time.Second
 
-// seldom records an event of the node that a stranger can cause at will; those
-// that come too soon are only logged.
-func (j *journal) seldom(severity, kind, message string) {
+// often is an event that comes often: when it was recorded, and how many were not since.
+type often struct {
+	at      time.Time
+	skipped int
+}
+
+// seldom records an event that a stranger, or the guest itself, can cause at will;
+// those that come too soon are only logged, and counted in the next one. guest is
+// empty for one of the node.
+func (j *journal) seldom(severity, kind, guest, message string) {
+	key, now := kind+"/"+guest, time.Now()
 	j.mu.Lock()
-	now := time.Now()
-	soon := now.Sub(j.recorded[kind]) < strangersEvery
-	if !soon {
-		j.recorded[kind] = now
+	was := j.recorded[key]
+	soon := now.Sub(was.at) < strangersEvery
+	if soon {
+		was.skipped++
+		j.recorded[key] = was
+	} else {
+		j.recorded[key] = often{at: now}
 	}
 	j.mu.Unlock()
 	if soon {
-		j.log.Info(message, "event", kind)
+		j.log.Info(message, "event", kind, "vm", guest)
 		return
 	}
-	j.record(severity, kind, "", message)
+	if was.skipped > 0 {
+		message = fmt.Sprintf("%s (and %d times more since %s)", message, was.skipped, was.at.Format(time.TimeOnly))
+	}
+	j.record(severity, kind, guest, message)
 }
 
 // run stores events until ctx ends, then the last ones.
