@@ -10,31 +10,17 @@ import (
 	"vmctl/node/e2e/lab"
 )
 
-// TestNoRoomForTwoImages has the peer get all of the guest's memory anew while its
-// own has no room for that beside the image that is there.
-func TestNoRoomForTwoImages(t *testing.T) {
-	b := sharedBench(t, resumed)
-	b.must(b.B.LeaveRAM(16 << 20))
-	began := time.Now()
-	b.must(b.A.KillAgent())
-	b.must(b.A.StartAgent(t.Context()))
-	v, err := b.A.WaitState(t.Context(), 40*time.Second, lab.SyncedSince(began))
-	b.must(err)
-	b.saved = v
-	b.must(b.B.Free())
-	b.takenOver()
-}
-
 // TestTooLittleMemory: an owner that has to leave more of its memory free than there
 // is makes no copy of the guest's. The guest goes on unprotected, its user is told, and
-// it is protected again when there is memory.
+// it is protected again when there is memory; also if the peer has no room for another
+// image of it beside the one that is there.
 func TestTooLittleMemory(t *testing.T) {
 	b := sharedBench(t, resumed)
-	b.must(b.A.ConfigureMore(fmt.Sprintf("memory-reserve: %dM\n", memoryHere(t))))
 	again := func() {
 		b.must(b.A.KillAgent())
 		b.must(b.A.StartAgent(t.Context()))
 	}
+	b.must(b.A.ConfigureMore(fmt.Sprintf("memory-reserve: %dM\n", memoryHere(t))))
 	again()
 	_, err := b.A.WaitState(t.Context(), 20*time.Second, func(v api.VM) error {
 		if v.Replica == nil || v.Replica.State != "outdated" || !strings.Contains(v.Replica.Reason, "too little memory") {
@@ -46,12 +32,19 @@ func TestTooLittleMemory(t *testing.T) {
 	b.alarm(b.A, "unprotected", true)
 	before, _, _ := b.recorder.Last()
 	b.goesOn(before)
+
 	b.must(b.Configure())
+	b.must(b.B.LeaveRAM(16 << 20))
 	began := time.Now()
 	again()
 	v, err := b.A.WaitState(t.Context(), 40*time.Second, lab.SyncedSince(began))
 	b.must(err)
 	b.saved = v
 	b.alarm(b.A, "unprotected", false)
+	out, err := b.B.CLI(t.Context(), "events", "--vm", lab.GuestName)
+	if err != nil || !strings.Contains(out, "checkpoint-given-up") {
+		t.Errorf("the peer says %s, %v", out, err)
+	}
+	b.must(b.B.Free())
 	b.takenOver()
 }
