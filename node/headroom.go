@@ -80,18 +80,22 @@ func (n *Node) watchRoom(ctx context.Context) {
 // copies are those on this host: of its guests' memory, and of the peer's.
 func (gs *guests) copies() (list []copyHeld) {
 	for _, g := range gs.list() {
-		g.mu.Lock()
-		var bytes int64
-		if !g.mine() && g.standby != nil {
-			bytes = g.status.image
-		}
-		if g.machine != nil && g.machine.protector != nil {
-			bytes = g.machine.protector.Held()
-		}
-		g.mu.Unlock()
-		list = append(list, copyHeld{g.id, bytes})
+		list = append(list, copyHeld{g.id, g.copyHere()})
 	}
 	return list
+}
+
+// copyHere is how many bytes a copy of the guest's memory takes on this host.
+func (g *guest) copyHere() int64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case g.machine != nil && g.machine.protector != nil:
+		return g.machine.protector.Held()
+	case !g.mine() && g.standby != nil:
+		return g.status.image
+	}
+	return 0
 }
 
 // giveUp has the copy of the memory of a guest of this node go. That of one of the
@@ -116,7 +120,7 @@ func (gs *guests) giveUp(id string) {
 }
 
 // room is what this host can spare for a copy of the guest's memory.
-func (g *guest) room() int64 { return g.n.rooms.of(g.id, time.Now()) }
+func (g *guest) room() int64 { return g.n.rooms.of(g.id, g.copyHere() > 0, time.Now()) }
 
 // roomForImage is room for one that is a file among the guests' memory. What the others
 // there have not touched yet is theirs: a guest that finds no room for a page dies.

@@ -33,7 +33,7 @@ type rooms struct {
 	reserve   int64 // that is left free; no new copy goes below it, none stays below half of it
 
 	mu    sync.Mutex
-	spare int64              // beyond the reserve, at the last look
+	left  int64              // what was available at the last look
 	given time.Time          // when a copy was given up last
 	out   map[string]without // guests whose copy was given up
 }
@@ -55,7 +55,7 @@ type copyHeld struct {
 func (r *rooms) look(now time.Time, available int64, held []copyHeld) (give copyHeld, short bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.spare = available - r.reserve
+	r.left = available
 	for guest, w := range r.out {
 		if now.Sub(w.until) > forgiven {
 			delete(r.out, guest)
@@ -78,11 +78,15 @@ func (r *rooms) look(now time.Time, available int64, held []copyHeld) (give copy
 }
 
 // of is how many bytes a guest's copy may take more; less than nothing: it has to go.
-func (r *rooms) of(guest string, now time.Time) int64 {
+// One that is there, if only in part, may grow until copies are given up.
+func (r *rooms) of(guest string, there bool, now time.Time) int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if now.Before(r.out[guest].until) {
 		return -1
 	}
-	return max(0, r.spare)
+	if there {
+		return max(0, r.left-r.reserve/2)
+	}
+	return max(0, r.left-r.reserve)
 }

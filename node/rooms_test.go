@@ -22,17 +22,26 @@ func TestRooms(t *testing.T) {
 	}
 	room := func(guest string, want int64) {
 		t.Helper()
-		if got := r.of(guest, now); got != want {
+		if got := r.of(guest, false, now); got != want {
 			t.Errorf("room for %s: %d, want %d", guest, got, want)
+		}
+	}
+	grows := func(guest string, want int64) {
+		t.Helper()
+		if got := r.of(guest, true, now); got != want {
+			t.Errorf("room for %s, which has a copy: %d, want %d", guest, got, want)
 		}
 	}
 	look(5000, "")
 	room("small", 4000)
 	look(700, "") // no new one, but those that are there stay
 	room("small", 0)
+	grows("small", 200)
 	look(400, "large")
 	room("large", -1)
+	grows("large", -1)
 	room("small", 0)
+	grows("small", 0)
 	copies[1].bytes = 0
 	look(400, "") // what it had is on its way back
 	now = now.Add(freed)

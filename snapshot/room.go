@@ -8,7 +8,8 @@ import (
 	"vmctl/snapshot/memory"
 )
 
-// ErrNoRoom says that this host has too little memory for the guest's checkpoints. The guest goes on without them; they are tried again.
+// ErrNoRoom says that this host has too little memory for the guest's checkpoints. The
+// guest goes on without them; they are tried again.
 var ErrNoRoom = errors.New("too little memory for checkpoints")
 
 // checkRoom looks before a link is made whether this host can hold the copy of the
