@@ -44,6 +44,7 @@ type Node struct {
 	links     *lease.Links
 	guests    *guests
 	rooms     *rooms
+	contact   contact
 	keeping   *keeping
 	recoverer *recoverer
 	tasks     sync.WaitGroup
@@ -223,7 +224,7 @@ func (n *Node) serve(ctx context.Context, ready func(*Node)) (err error) {
 
 // runTasks starts what runs until ctx ends.
 func (n *Node) runTasks(ctx context.Context, peers net.Listener) {
-	n.links = lease.New(ctx, n.members.dialVoter, n.decider.deliver, n.linkChanged, n.log)
+	n.links = lease.New(ctx, n.members.dialVoter, n.deliver, n.linkChanged, n.log)
 	n.decider.send = n.links.Send
 	n.decider.fence = func(order ha.Fence) { n.tasks.Go(func() { n.switchOff(ctx, order) }) }
 	n.tasks.Go(n.links.Wait)

@@ -125,7 +125,8 @@ func (g *guest) openStandbyLocked(ctx context.Context) (*snapshot.Standby, error
 	config := snapshot.StandbyConfig{
 		UUID: g.id, Epoch: here.Prepared, Dir: g.replicaDir(), RAMDir: g.n.config.RAMDir,
 		MaxRAM: func() int64 { return int64(g.spec().MemoryFile()) }, Room: g.roomForImage, BootID: bootID(), Log: g.log,
-		Noted: func(kind, text string) { g.n.journal.record(warning, kind, g.name(), text) },
+		Silent: func() time.Time { return g.n.contact.silent(time.Now()) },
+		Noted:  func(kind, text string) { g.n.journal.record(warning, kind, g.name(), text) },
 	}
 	for i, d := range here.Disks {
 		image := snapshot.DiskImage{Name: d.Name, Path: g.replicaDisk(d.Name), Size: d.Size}

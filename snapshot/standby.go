@@ -40,6 +40,7 @@ type StandbyConfig struct {
 	// HoldLimit is how many bytes it may take to keep the disks' content during a
 	// resync; 0: a quarter of theirs.
 	HoldLimit int64
+	Silent    func() time.Time // see replicator.ReceiverOptions
 	// Noted, if set, is told what people should know; kind is the word for it.
 	Noted func(kind, text string)
 	Log   *slog.Logger
@@ -95,7 +96,7 @@ func OpenStandby(ctx context.Context, config StandbyConfig) (_ *Standby, err err
 			}
 		}
 		s.receiver = replicator.NewReceiver(replicator.ReceiverOptions{
-			Guest: config.UUID, Epoch: config.Epoch, Disks: s.disks, Identity: s.identity, HoldLimit: config.HoldLimit, Noted: config.Noted,
+			Guest: config.UUID, Epoch: config.Epoch, Disks: s.disks, Identity: s.identity, HoldLimit: config.HoldLimit, Silent: config.Silent, Noted: config.Noted,
 		}, config.Log)
 		if err := s.receiver.Recover(); err != nil {
 			return nil, fmt.Errorf("open the replica: %w", err)

@@ -163,9 +163,10 @@ func (i *Identity) woken() uint64 {
 	return i.wakes
 }
 
-// Rest says that all that was written is durable, and that nobody writes. It does
-// nothing if somebody may: since is Wake's, and there was another one.
-func (i *Identity) Rest(since uint64) error {
+// Rest says that all that was written is durable, and that nobody writes; what is
+// whole was the guest's at that time. It does nothing if somebody may write: since is
+// Wake's, and there was another one.
+func (i *Identity) Rest(since uint64, whole time.Time) error {
 	if i == nil {
 		return nil
 	}
@@ -176,7 +177,7 @@ func (i *Identity) Rest(since uint64) error {
 	}
 	i.rec.Rests = true
 	if i.rec.Whole {
-		i.rec.Until = time.Now().UnixNano()
+		i.rec.Until = whole.UnixNano()
 	}
 	return i.write()
 }

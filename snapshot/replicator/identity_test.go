@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"vmctl/snapshot/durable"
 )
@@ -22,15 +23,23 @@ func TestIdentityOverABoot(t *testing.T) {
 		live func(t *testing.T, i *Identity)
 		same bool
 	}{
-		"nothing":                 {func(*testing.T, *Identity) {}, false},
-		"rests":                   {func(t *testing.T, i *Identity) { must(t, i.Rest(wake(t, i))) }, true},
-		"writes again":            {func(t *testing.T, i *Identity) { must(t, i.Rest(wake(t, i))); wake(t, i) }, false},
-		"another stream writes":   {func(t *testing.T, i *Identity) { old := wake(t, i); wake(t, i); must(t, i.Rest(old)) }, false},
-		"and that one rests":      {func(t *testing.T, i *Identity) { wake(t, i); must(t, i.Rest(wake(t, i))) }, true},
-		"becomes another replica": {func(t *testing.T, i *Identity) { since := wake(t, i); must(t, i.Renew()); must(t, i.Rest(since)) }, false},
-		"is taken over":           {func(t *testing.T, i *Identity) { since := wake(t, i); must(t, i.Forget()); must(t, i.Rest(since)) }, false},
+		"nothing":               {func(*testing.T, *Identity) {}, false},
+		"rests":                 {func(t *testing.T, i *Identity) { must(t, i.Rest(wake(t, i), time.Now())) }, true},
+		"writes again":          {func(t *testing.T, i *Identity) { must(t, i.Rest(wake(t, i), time.Now())); wake(t, i) }, false},
+		"another stream writes": {func(t *testing.T, i *Identity) { old := wake(t, i); wake(t, i); must(t, i.Rest(old, time.Now())) }, false},
+		"and that one rests":    {func(t *testing.T, i *Identity) { wake(t, i); must(t, i.Rest(wake(t, i), time.Now())) }, true},
+		"becomes another replica": {func(t *testing.T, i *Identity) {
+			since := wake(t, i)
+			must(t, i.Renew())
+			must(t, i.Rest(since, time.Now()))
+		}, false},
+		"is taken over": {func(t *testing.T, i *Identity) {
+			since := wake(t, i)
+			must(t, i.Forget())
+			must(t, i.Rest(since, time.Now()))
+		}, false},
 		"its file is damaged": {func(t *testing.T, i *Identity) {
-			must(t, i.Rest(wake(t, i)))
+			must(t, i.Rest(wake(t, i), time.Now()))
 			must(t, os.Truncate(i.path, 20))
 		}, false},
 	} {
@@ -71,7 +80,7 @@ func TestIdentityOnAFullDisk(t *testing.T) {
 	must(t, err)
 	since, err := i.Wake()
 	must(t, err)
-	must(t, i.Rest(since))
+	must(t, i.Rest(since, time.Now()))
 	id := i.Value()
 	must(t, os.Mkdir(path+".tmp", 0o700)) // nothing can be written
 	i, err = OpenIdentity(durable.Files{}, path, "2", nil)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"vmctl/snapshot/undo"
@@ -33,6 +34,9 @@ type ReceiverOptions struct {
 	FlushEvery time.Duration         // longest time a write stays only in memory (1 s)
 	Identity   *Identity             // nil: none, every owner compares everything
 	HoldLimit  int64                 // bytes that holding an older content may take; 0: a quarter of the disks'
+	// Silent is when the owner's node fell silent last; the zero Time, or nil: it is not
+	// known to have been.
+	Silent func() time.Time
 	// Noted, if set, is told what people should know; kind is the word for it.
 	Noted func(kind, text string)
 }
@@ -56,6 +60,8 @@ type Receiver struct {
 	dirty      bool          // written since the last flush began
 	holding    bool          // the disks hold an older content
 	turn       uint64        // how many Holds have come
+
+	heard atomic.Int64 // wall clock of the last frame, ns since 1970
 
 	turning sync.Mutex // held while holding changes; before mu
 	syncing sync.Mutex // one Sync at a time, with what becomes of its failure
@@ -143,7 +149,20 @@ func (r *Receiver) rest(since uint64) error {
 	if err := r.Sync(); err != nil {
 		return err
 	}
-	return r.opts.Identity.Rest(since)
+	return r.opts.Identity.Rest(since, r.followedUntil(time.Now()))
+}
+
+// followedUntil is the last moment at which the disks are known to have been the
+// guest's: now, or when the owner fell silent. A link that is cut ends much later, and
+// often not before the owner is heard again; he has gone on without it meanwhile.
+func (r *Receiver) followedUntil(now time.Time) time.Time {
+	if r.opts.Silent == nil {
+		return now
+	}
+	if silent := r.opts.Silent(); !silent.IsZero() && silent.UnixNano() > r.heard.Load() && silent.Before(now) {
+		return silent
+	}
+	return now // it fell silent earlier, and was heard since
 }
 
 // Close is Stop, and leaves everything durable for whoever opens the replica next.

@@ -119,6 +119,7 @@ func (s *session) receive(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("receive from the owner: %w", err)
 	}
+	s.r.heard.Store(time.Now().UnixNano())
 	switch kind {
 	case KindWrite:
 		return s.write(ctx, body)
