@@ -16,8 +16,6 @@ PACKAGES := qemu-system-x86 qemu-utils seabios busybox-static iproute2 lz4 nftab
 # Tests with hosts, networks and real guests: run without the race detector.
 E2E := ./node/e2e ./node/e2e/lab ./node/e2e/bench/...
 CHAOSTEST := ./node/e2e/chaos
-# Has deadlines of its own, in a guest that is emulated: alone.
-WATCHDOG := '^TestWatchdog$$'
 
 .PHONY: all
 all: dist/vmctl
@@ -90,14 +88,10 @@ soak:
 	go run ./ha/sim/soak -count 1000000 -state .cache/soak.json $(SOAK)
 
 # Chaos beside the scenarios: a lab waits most of its time. A failure of the
-# chaos names its seed, which throws the same faults again. The watchdog's guest waits
-# too, while what comes after is compiled.
+# chaos names its seed, which throws the same faults again.
 .PHONY: e2e
 e2e: guest
-	nice -n 19 go test -c -o /dev/null -vet=off -ldflags=-w $(CHAOSTEST) $(E2E) & ahead=$$!; \
-	go test -count=1 -vet=off -ldflags=-w -timeout 10m -run $(WATCHDOG) ./packaging/testguest || failed=$$?; \
-	wait $$ahead; exit $${failed:-0}
-	go test -count=1 -vet=off -ldflags=-w -timeout 30m -p 3 -parallel 3 -skip $(WATCHDOG) $(CHAOSTEST) $(E2E) ./packaging/testguest
+	go test -count=1 -vet=off -ldflags=-w -timeout 30m -p 3 -parallel 3 $(CHAOSTEST) $(E2E) ./packaging/testguest
 
 # Random faults: three minutes of them in `make test`, 60 and more here.
 CHAOS ?= -chaos.time=30m -chaos.faults=60
