@@ -122,8 +122,7 @@ func TestClock(t *testing.T) {
 // is resumed and protected like any other.
 func TestClockWithoutAgent(t *testing.T) {
 	b := sharedBench(t, resumed)
-	cut := time.Now()
-	b.must(b.A.PowerCut(t.Context()))
+	cut := b.powerCut(b.A)
 	b.resumed(b.B, cut)
 	behind, err := b.clockBehind()
 	b.must(err)

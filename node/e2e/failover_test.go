@@ -48,7 +48,7 @@ func TestAgentKilled(t *testing.T) {
 	b := sharedBench(t, resumed)
 	pid := b.A.QEMU(t.Context(), b.vm.UUID)
 	before := b.synced(b.A)
-	b.must(b.A.KillAgent())
+	b.killAgent(b.A)
 	b.must(b.A.StartAgent(t.Context()))
 	v := b.synced(b.A)
 	if v.PID != pid || v.Owner != b.A.Name || v.Epoch != before.Epoch {
@@ -60,8 +60,7 @@ func TestAgentKilled(t *testing.T) {
 	if stints := b.recorder.Stints(); len(stints) != 1 {
 		t.Errorf("the guest was seen to change: %+v", stints)
 	}
-	cut := time.Now()
-	b.must(b.A.PowerCut(t.Context()))
+	cut := b.powerCut(b.A)
 	b.resumed(b.B, cut)
 }
 
@@ -160,8 +159,7 @@ func TestOwnerSuspended(t *testing.T) {
 func TestOwnerAgentDies(t *testing.T) {
 	b := sharedBench(t, resumed)
 	b.withoutStandby()
-	killed := time.Now()
-	b.must(b.A.KillAgent())
+	killed := b.killAgent(b.A)
 	b.resumed(b.B, killed)
 	b.must(b.A.StartAgent(t.Context()))
 	b.synced(b.B)
@@ -244,8 +242,7 @@ func TestGuardStoppedAgentKilled(t *testing.T) {
 	guard, err := lab.Parent(b.A.QEMU(t.Context(), b.vm.UUID))
 	b.must(err)
 	b.must(syscall.Kill(guard, syscall.SIGSTOP))
-	cut := time.Now()
-	b.must(b.A.KillAgent())
+	cut := b.killAgent(b.A)
 	b.must(b.A.Unplug(t.Context()))
 	b.must(b.A.StartAgent(t.Context()))
 	b.must(lab.Eventually(t.Context(), 10*time.Second, func() error {

@@ -48,7 +48,7 @@ func TestPromotedInAResync(t *testing.T) {
 	if !strings.Contains(out, "it would begin from the disks as they were before the resync") {
 		t.Errorf("ha why: %s", out)
 	}
-	b.must(b.A.PowerCut(t.Context()))
+	b.powerCut(b.A)
 	b.notTaken()
 	_, err = b.B.CLI(t.Context(), "ha", "promote", lab.GuestName, "--confirm-peer-off")
 	b.must(err)
@@ -92,7 +92,7 @@ func TestPromotedAfterAHandover(t *testing.T) {
 	if at := v.Replica.Fallback.Time.Time; at.Before(began) || at.After(given) {
 		t.Errorf("it could go back to %v, the guest was given away from %v to %v", at, began, given)
 	}
-	b.must(b.B.PowerCut(t.Context()))
+	b.powerCut(b.B)
 	cut := time.Now()
 	b.swap()
 	b.notTaken()

@@ -68,7 +68,7 @@ func TestStandbyDiskFull(t *testing.T) {
 // is back.
 func TestLinkPulledInResync(t *testing.T) {
 	b := sharedBench(t, resumed)
-	b.must(b.B.PowerCut(t.Context()))
+	b.powerCut(b.B)
 	b.must(b.B.Slow(t.Context(), 4_000_000)) // its memory takes a minute
 	b.must(b.B.PowerOn(t.Context()))
 	resync := func(v api.VM) error {
@@ -105,7 +105,6 @@ func (b *bench) takenOver() {
 	b.t.Helper()
 	b.alarm(b.A, "rpo-exceeded", false)
 	b.synced(b.A)
-	cut := time.Now()
-	b.must(b.A.PowerCut(b.t.Context()))
+	cut := b.powerCut(b.A)
 	b.resumed(b.B, cut)
 }

@@ -17,6 +17,7 @@ func TestAgentKilledWhileTakingOver(t *testing.T) {
 	for round := range 4 {
 		b.synced(owner)
 		b.standby(owner, other)
+		b.heardOut(owner)
 		bound, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		claimed := make(chan error, 1)
 		go func() { claimed <- other.Claimed(bound, b.vm.UUID) }()

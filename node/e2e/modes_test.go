@@ -41,7 +41,7 @@ func (b *bench) lives(leased bool, mode string) {
 func (b *bench) reconfigured() {
 	b.t.Helper()
 	for _, h := range []*lab.Host{b.A, b.B} {
-		b.must(h.KillAgent())
+		b.killAgent(h)
 		b.must(h.StartAgent(b.t.Context()))
 	}
 	b.synced(b.A)
@@ -157,8 +157,7 @@ func TestBias(t *testing.T) {
 	b := sharedBench(t, resumed)
 	b.mode(true, "bias", "--bias", b.B.Name)
 	b.must(b.W.PowerCut(t.Context()))
-	cut := time.Now()
-	b.must(b.A.PowerCut(t.Context()))
+	cut := b.powerCut(b.A)
 	stint := b.resumed(b.B, cut)
 	t.Logf("the guest was back after %v", stint.First.Sub(cut).Round(time.Millisecond))
 	b.must(b.A.PowerOn(t.Context()))
@@ -171,7 +170,7 @@ func TestBias(t *testing.T) {
 	b.must(err)
 	b.synced(b.A)
 	b.mode(true, "bias", "--bias", b.B.Name)
-	b.must(b.B.PowerCut(t.Context()))
+	b.powerCut(b.B)
 	_, err = b.A.WaitState(t.Context(), 20*time.Second, lab.InState("frozen"))
 	b.must(err)
 	b.alarm(b.A, "peer-lost", true)

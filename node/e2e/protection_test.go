@@ -36,9 +36,7 @@ func TestPeerSilent(t *testing.T) {
 	}))
 	b.must(b.B.Signal(syscall.SIGCONT))
 	b.synced(b.A)
-	b.told(b.A, "unprotected", "off") // a power cut loses what was not told yet
-	cut := time.Now()
-	b.must(b.A.PowerCut(t.Context()))
+	cut := b.powerCut(b.A)
 	b.resumed(b.B, cut)
 }
 
@@ -48,7 +46,7 @@ func TestOutdatedIsNotPromoted(t *testing.T) {
 	b := sharedBench(t, resumed)
 	b.must(b.Cut(t.Context(), b.A, b.B))
 	b.alarm(b.A, "unprotected", true)
-	b.must(b.A.PowerCut(t.Context()))
+	b.powerCut(b.A)
 	b.notTaken()
 	why, err := b.B.CLI(t.Context(), "ha", "why", lab.GuestName)
 	b.must(err)
@@ -70,7 +68,7 @@ func TestOutdatedIsNotPromoted(t *testing.T) {
 // revive what its user switched off.
 func (b *bench) staysStopped() {
 	b.t.Helper()
-	b.must(b.A.PowerCut(b.t.Context()))
+	b.powerCut(b.A)
 	b.notTaken()
 }
 
@@ -80,7 +78,7 @@ func TestPausedStaysPaused(t *testing.T) {
 	_, err := b.A.CLI(t.Context(), "vm", "pause", lab.GuestName)
 	b.must(err)
 	b.pausedSince(b.A, time.Now())
-	b.must(b.A.PowerCut(t.Context()))
+	b.powerCut(b.A)
 	_, err = b.B.WaitState(t.Context(), 30*time.Second, func(v api.VM) error {
 		if v.Owner != b.B.Name || v.State != "paused" {
 			return fmt.Errorf("on %s it is %s", v.Owner, v.State)
@@ -130,8 +128,7 @@ func TestPromoteByHand(t *testing.T) {
 		return err
 	}))
 	b.synced(b.A)
-	cut := time.Now()
-	b.must(b.A.PowerCut(t.Context()))
+	cut := b.powerCut(b.A)
 	b.notTaken()
 	_, err = b.B.CLI(t.Context(), "ha", "promote", lab.GuestName)
 	var exit *exec.ExitError

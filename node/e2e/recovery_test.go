@@ -33,8 +33,7 @@ func TestRecoveryInOrderAndHome(t *testing.T) {
 		}))
 	}
 
-	cut := time.Now()
-	b.must(b.A.PowerCut(ctx))
+	cut := b.powerCut(b.A)
 	b.resumed(b.B, cut)
 	var order []string
 	b.must(lab.Eventually(ctx, 30*time.Second, func() error {

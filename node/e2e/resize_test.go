@@ -136,6 +136,7 @@ func TestDisksGrowInBadTimes(t *testing.T) {
 			return err == nil && info.Size() > size
 		},
 	} {
+		b.heardOut(b.A)
 		asked := make(chan error, 1)
 		go func() {
 			_, err := b.A.CLI(t.Context(), "vm", "disk", "resize", lab.GuestName, "disk0", "+4M")

@@ -26,7 +26,7 @@ func TestPartialResync(t *testing.T) {
 
 	b.must(b.Cut(t.Context(), b.A, b.B))
 	dirty := b.writesAlone(0)
-	b.must(b.A.KillAgent())
+	b.killAgent(b.A)
 	b.must(b.A.StartAgent(t.Context()))
 	b.writesAlone(dirty)
 	b.must(b.Heal(t.Context()))
@@ -34,13 +34,13 @@ func TestPartialResync(t *testing.T) {
 		t.Errorf("QEMU is process %d, it was %d", v.PID, pid)
 	}
 
-	b.must(b.A.KillAgent()) // in sync: nothing has to be compared
+	b.killAgent(b.A) // in sync: nothing has to be compared
 	b.must(b.A.StartAgent(t.Context()))
 	b.resynced("after a kill in sync", api.ResyncPartial)
 
 	b.must(b.Cut(t.Context(), b.A, b.B))
 	b.writesAlone(0)
-	b.must(b.A.PowerCut(t.Context()))
+	b.powerCut(b.A)
 	b.must(b.Heal(t.Context()))
 	b.must(b.A.PowerOn(t.Context()))
 	b.resynced("after a power cut", api.ResyncFull)
@@ -80,7 +80,7 @@ func TestAgentAwayTooLong(t *testing.T) {
 	pid := b.A.QEMU(t.Context(), b.vm.UUID)
 	b.must(b.Cut(t.Context(), b.A, b.B))
 	b.writesAlone(0)
-	b.must(b.A.KillAgent())
+	b.killAgent(b.A)
 	time.Sleep(33 * time.Second) // QEMU waits for 30
 	b.must(b.A.StartAgent(t.Context()))
 	b.must(b.Heal(t.Context()))

@@ -17,7 +17,7 @@ import (
 func TestTooLittleMemory(t *testing.T) {
 	b := sharedBench(t, resumed)
 	again := func() {
-		b.must(b.A.KillAgent())
+		b.killAgent(b.A)
 		b.must(b.A.StartAgent(t.Context()))
 	}
 	b.must(b.A.ConfigureMore(fmt.Sprintf("memory-reserve: %dM\n", memoryHere(t))))

@@ -25,6 +25,44 @@ func (b *bench) told(h *lab.Host, kind, state string) {
 	}))
 }
 
+// heardOut waits until a host has told all that it has to tell: what its agent has not
+// told dies with it. The end of an alarm is stored, but who heard of its beginning only
+// would wait for the end, and the lab would not look mended. After a host was cut off
+// its agent tries again only every few seconds.
+func (b *bench) heardOut(h *lab.Host) {
+	b.t.Helper()
+	b.must(lab.Eventually(b.t.Context(), 30*time.Second, func() error {
+		status, err := h.API().Status(b.t.Context())
+		if err != nil {
+			return err
+		}
+		for _, target := range status.Node.Notify {
+			if target.Waiting > 0 {
+				return fmt.Errorf("%s has not told %s of %d events: %s", h.Name, target.Target, target.Waiting, target.Error)
+			}
+		}
+		return nil
+	}))
+}
+
+// powerCut hears a host out and cuts its power, and says when.
+func (b *bench) powerCut(h *lab.Host) time.Time {
+	b.t.Helper()
+	b.heardOut(h)
+	cut := time.Now()
+	b.must(h.PowerCut(b.t.Context()))
+	return cut
+}
+
+// killAgent hears a host out and kills its agent, and says when.
+func (b *bench) killAgent(h *lab.Host) time.Time {
+	b.t.Helper()
+	b.heardOut(h)
+	killed := time.Now()
+	b.must(h.KillAgent())
+	return killed
+}
+
 // raised are the kinds of alarms that a host shows.
 func (b *bench) raised(h *lab.Host) (kinds []string) {
 	b.t.Helper()
@@ -135,7 +173,7 @@ func TestNodeShutdownUnprotected(t *testing.T) {
 // that b's agent must not have told it yet.
 func TestMaintenanceOutlastsTheHost(t *testing.T) {
 	b := sharedBench(t, resumed)
-	b.must(b.B.KillAgent())
+	b.killAgent(b.B)
 	b.must(b.B.StartAgent(t.Context()))
 	b.synced(b.A)
 	began := time.Now()
@@ -144,7 +182,7 @@ func TestMaintenanceOutlastsTheHost(t *testing.T) {
 	b.afterwards("node", "maintenance", "off") // it has the guest again then
 	b.resumed(b.B, began)
 	b.synced(b.B)
-	b.must(b.A.PowerCut(t.Context()))
+	b.powerCut(b.A)
 	b.told(b.B, "peer-away", "")
 	if kinds := strings.Join(b.raised(b.B), " "); !strings.Contains(kinds, "peer-maintenance") || strings.Contains(kinds, "peer-lost") {
 		t.Errorf("b shows %s", kinds)
@@ -167,8 +205,7 @@ func TestMaintenanceOutlastsTheHost(t *testing.T) {
 	}
 	b.alarm(b.B, "rpo-exceeded", false) // or b's next agent would not know for half a minute
 	b.synced(b.B)
-	cut := time.Now()
-	b.must(b.B.PowerCut(t.Context()))
+	cut := b.powerCut(b.B)
 	b.resumed(b.A, cut)
 }
 
@@ -204,6 +241,7 @@ func TestRejoin(t *testing.T) {
 	_, err := b.A.CLI(t.Context(), "vm", "set", lab.GuestName, "--interval", "5")
 	b.must(err)
 	b.afterwards("vm", "set", lab.GuestName, "--interval", fmt.Sprint(b.vm.Protection.IntervalSeconds))
+	b.heardOut(b.A)
 	b.aheadOfCheckpoint()
 	cut := time.Now()
 	b.must(b.A.PowerCut(t.Context()))

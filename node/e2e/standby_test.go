@@ -72,8 +72,7 @@ func TestPowerCutWithoutStandby(t *testing.T) {
 	if v.Replica.Standby != api.StandbyOff || b.B.Process(t.Context(), b.vm.UUID) != 0 {
 		t.Errorf("a standby although there is to be none: %+v", v.Replica)
 	}
-	cut := time.Now()
-	b.must(b.A.PowerCut(t.Context()))
+	cut := b.powerCut(b.A)
 	b.resumed(b.B, cut)
 	if said := b.message(b.B, "guest-resumed"); !strings.Contains(said, "started for it") || !strings.Contains(said, "standby: false") {
 		t.Errorf("b says: %s", said)
@@ -102,7 +101,7 @@ func TestStandbyDies(t *testing.T) {
 	b.must(b.B.StartAgent(t.Context()))
 	b.synced(b.A)
 	b.standby(b.A, b.B)
-	b.must(b.B.KillAgent()) // its standby stays and is the next agent's to end
+	b.killAgent(b.B) // its standby stays and is the next agent's to end
 	left := b.B.Process(t.Context(), b.vm.UUID)
 	b.must(b.B.StartAgent(t.Context()))
 	b.synced(b.A)
@@ -116,8 +115,7 @@ func TestStandbyDies(t *testing.T) {
 	if stints := b.recorder.Stints(); len(stints) != 1 {
 		t.Errorf("the guest was seen to change: %+v", stints)
 	}
-	cut := time.Now()
-	b.must(b.A.PowerCut(t.Context()))
+	cut := b.powerCut(b.A)
 	b.resumed(b.B, cut)
 }
 
@@ -158,8 +156,7 @@ func TestStandbyRefusesState(t *testing.T) {
 	b.anotherStandby()
 	b.must(b.B.SetAnother(false))
 	b.synced(b.A)
-	cut := time.Now()
-	b.must(b.A.PowerCut(t.Context()))
+	cut := b.powerCut(b.A)
 	b.resumed(b.B, cut)
 	b.fellBack("load the device state")
 }
@@ -181,6 +178,7 @@ func TestStandbysGuardHangs(t *testing.T) {
 // hangs stops a process of the standby, and has the guest taken over.
 func (b *bench) hangs(pid int) {
 	b.t.Helper()
+	b.heardOut(b.A)
 	b.must(syscall.Kill(pid, syscall.SIGSTOP))
 	cut := time.Now()
 	b.must(b.A.PowerCut(b.t.Context()))
@@ -208,8 +206,7 @@ func TestStateRefused(t *testing.T) {
 	b := sharedBench(t, resumed)
 	b.anotherStandby()
 	b.synced(b.A)
-	cut := time.Now()
-	b.must(b.A.PowerCut(t.Context()))
+	cut := b.powerCut(b.A)
 	stint, err := b.recorder.WaitOn(t.Context(), b.B.Name, cut, time.Minute)
 	b.must(err)
 	if stint.Token == b.first.Token {

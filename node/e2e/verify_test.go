@@ -62,8 +62,7 @@ func TestVerify(t *testing.T) {
 	b.must(err)
 	b.saved, err = b.A.WaitState(t.Context(), time.Minute, lab.SyncedSince(time.Now()))
 	b.must(err)
-	cut := time.Now()
-	b.must(b.A.PowerCut(t.Context()))
+	cut := b.powerCut(b.A)
 	b.resumed(b.B, cut)
 }
 
