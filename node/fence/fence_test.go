@@ -6,11 +6,13 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -79,27 +81,45 @@ func calls(t *testing.T, d Device) string {
 	return strings.Join(strings.Fields(left(t, d, "calls")), " ")
 }
 
+// watched is a log that calls enough when it has said something so often: how long
+// an agent takes is the machine's affair.
+func watched(to io.Writer, key, value string, times int, enough func()) *slog.Logger {
+	var mu sync.Mutex
+	return slog.New(slog.NewJSONHandler(to, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		mu.Lock()
+		defer mu.Unlock()
+		if a.Key == key && a.Value.String() == value {
+			if times--; times == 0 {
+				enough()
+			}
+		}
+		return a
+	}}))
+}
+
 func TestOff(t *testing.T) {
 	for _, test := range []struct {
 		name, body, calls string
 		timeout           time.Duration
+		stop              string // given up when the agent has answered to this twice
 		want              error
 		says              string
 	}{
 		{name: "off", body: `case $action in off) exit 0;; status) status OFF;; esac`, calls: "metadata off status"},
-		{name: "a liar", body: `case $action in off) echo "Success: Powered OFF";; status) status ON;; esac`, timeout: 2 * time.Second, want: ErrNotConfirmed, says: "is on"},
+		{name: "a liar", body: `case $action in off) echo "Success: Powered OFF";; status) status ON;; esac`, stop: "status", want: ErrNotConfirmed, says: "is on"},
+		{name: "a liar, until the time is up", body: `case $action in off) echo "Success: Powered OFF";; status) status ON;; esac`, timeout: 4 * time.Second, want: ErrNotConfirmed, says: "the fence timeout is over"},
 		{name: "status unknown, then on, then off", body: `n=$(grep -c status "$here/calls"); case $action in off) exit 0;; status) [ $n = 1 ] && exit 1; [ $n = 2 ] && status ON; status OFF;; esac`,
 			calls: "metadata off status status status"},
 		{name: "off fails once", body: `case $action in off) [ $(grep -c off "$here/calls") = 2 ];; status) status OFF;; esac`, calls: "metadata off off status"},
-		{name: "off always fails, status says off", body: `case $action in off) echo "no route to the board" >&2; exit 1;; status) status OFF;; esac`, timeout: 2 * time.Second, want: ErrAgent, says: "no route to the board"},
-		{name: "off ends with 2", body: `case $action in off) exit 2;; status) status OFF;; esac`, timeout: 2 * time.Second, want: ErrAgent, says: "exit code 2"},
-		{name: "status crashes with the code of off", body: `case $action in off) exit 0;; status) echo "syntax error" >&2; exit 2;; esac`, timeout: 2 * time.Second, want: ErrNotConfirmed, says: "no clear answer (exit code 2: syntax error)"},
-		{name: "status says both", body: `case $action in off) exit 0;; status) echo Status: ON; status OFF;; esac`, timeout: 2 * time.Second, want: ErrNotConfirmed, says: "no clear answer"},
-		{name: "status says off with the code of on", body: `case $action in off) exit 0;; status) echo Status: OFF; exit 0;; esac`, timeout: 2 * time.Second, want: ErrNotConfirmed},
-		{name: "status says off on standard error", body: `case $action in off) exit 0;; status) echo Status: OFF >&2; exit 2;; esac`, timeout: 2 * time.Second, want: ErrNotConfirmed},
-		{name: "status says off in endless words", body: `case $action in off) exit 0;; status) echo Status: OFF; head -c 300000 /dev/zero; exit 2;; esac`, timeout: 2 * time.Second, want: ErrNotConfirmed},
-		{name: "killed by a signal", body: `case $action in off) kill -SEGV $$;; status) status OFF;; esac`, timeout: 2 * time.Second, want: ErrAgent, says: "segmentation fault"},
-		{name: "off hangs once", body: `case $action in off) [ $(grep -c off "$here/calls") = 2 ] || sleep 100;; status) status OFF;; esac`, timeout: 4 * time.Second, calls: "metadata off off status"},
+		{name: "off always fails, status says off", body: `case $action in off) echo "no route to the board" >&2; exit 1;; status) status OFF;; esac`, stop: "off", want: ErrAgent, says: "no route to the board"},
+		{name: "off ends with 2", body: `case $action in off) exit 2;; status) status OFF;; esac`, stop: "off", want: ErrAgent, says: "exit code 2"},
+		{name: "status crashes with the code of off", body: `case $action in off) exit 0;; status) echo "syntax error" >&2; exit 2;; esac`, stop: "status", want: ErrNotConfirmed, says: "no clear answer (exit code 2: syntax error)"},
+		{name: "status says both", body: `case $action in off) exit 0;; status) echo Status: ON; status OFF;; esac`, stop: "status", want: ErrNotConfirmed, says: "no clear answer"},
+		{name: "status says off with the code of on", body: `case $action in off) exit 0;; status) echo Status: OFF; exit 0;; esac`, stop: "status", want: ErrNotConfirmed},
+		{name: "status says off on standard error", body: `case $action in off) exit 0;; status) echo Status: OFF >&2; exit 2;; esac`, stop: "status", want: ErrNotConfirmed},
+		{name: "status says off in endless words", body: `case $action in off) exit 0;; status) echo Status: OFF; head -c 300000 /dev/zero; exit 2;; esac`, stop: "status", want: ErrNotConfirmed},
+		{name: "killed by a signal", body: `case $action in off) kill -SEGV $$;; status) status OFF;; esac`, stop: "off", want: ErrAgent, says: "segmentation fault"},
+		{name: "off hangs once", body: `case $action in off) [ $(grep -c off "$here/calls") = 2 ] || sleep 100;; status) status OFF;; esac`, timeout: 8 * time.Second, calls: "metadata off off status"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -107,8 +127,10 @@ func TestOff(t *testing.T) {
 			if test.timeout > 0 {
 				d.Timeout = test.timeout
 			}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
 			began := time.Now()
-			err := d.Off(t.Context(), nil)
+			err := d.Off(ctx, watched(io.Discard, "action", test.stop, 2, cancel))
 			if !errors.Is(err, test.want) || (err == nil) != (test.want == nil) {
 				t.Fatalf("got %v, want %v", err, test.want)
 			}
@@ -130,10 +152,14 @@ func TestOff(t *testing.T) {
 func TestHang(t *testing.T) {
 	t.Parallel()
 	d := script(t, `trap "" TERM; sleep 1000 & echo $! >"$here/child"; echo $$ >"$here/self"; wait; sleep 1000`)
-	d.Timeout = 2 * time.Second
-	err := d.Off(t.Context(), nil)
-	if !errors.Is(err, ErrAgent) || !strings.Contains(err.Error(), "in time") {
-		t.Errorf("got %v", err)
+	for d.Timeout = 2 * time.Second; ; d.Timeout *= 2 {
+		err := d.Off(t.Context(), nil)
+		if !errors.Is(err, ErrAgent) || !strings.Contains(err.Error(), "in time") {
+			t.Errorf("got %v", err)
+		}
+		if left(t, d, "self") != "" || d.Timeout > time.Minute {
+			break
+		} // else it had no time to begin, which shows nothing
 	}
 	for _, file := range []string{"child", "self"} {
 		pid, err := strconv.Atoi(strings.TrimSpace(left(t, d, file)))
@@ -149,8 +175,9 @@ func TestHang(t *testing.T) {
 func TestLeftovers(t *testing.T) {
 	t.Parallel()
 	d := script(t, `sleep 1000 & echo $! >"$here/child"; case $action in off) exit 0;; status) status OFF;; esac`)
+	d.Timeout = 2 * time.Minute // half of it for one call
 	began := time.Now()
-	if err := d.Off(t.Context(), nil); err != nil || time.Since(began) > 5*time.Second {
+	if err := d.Off(t.Context(), nil); err != nil || time.Since(began) > d.Timeout/4 {
 		t.Errorf("got %v after %v", err, time.Since(began))
 	}
 	pid, err := strconv.Atoi(strings.TrimSpace(left(t, d, "child")))
@@ -181,9 +208,9 @@ func TestCancel(t *testing.T) {
 	t.Run("in the delay nothing is sent", func(t *testing.T) {
 		d := script(t, `case $action in off) exit 0;; status) status OFF;; esac`)
 		d.Delay = time.Minute
-		ctx, cancel := context.WithTimeoutCause(t.Context(), 500*time.Millisecond, errors.New("the peer is back"))
-		defer cancel()
-		if err := d.Off(ctx, nil); !errors.Is(err, ErrAgent) || !strings.Contains(err.Error(), "the peer is back") {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		log := watched(io.Discard, slog.MessageKey, "waiting before fencing", 1, func() { cancel(errors.New("the peer is back")) })
+		if err := d.Off(ctx, log); !errors.Is(err, ErrAgent) || !strings.Contains(err.Error(), "the peer is back") {
 			t.Errorf("got %v", err)
 		}
 		if got := calls(t, d); got != "metadata" {
@@ -192,13 +219,19 @@ func TestCancel(t *testing.T) {
 	})
 	t.Run("in a call", func(t *testing.T) {
 		d := script(t, `exec sleep 1000`)
-		d.Timeout = time.Minute
-		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
-		defer cancel()
+		d.Timeout = 2 * time.Minute
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() {
+			for !strings.Contains(left(t, d, "calls"), "off") && ctx.Err() == nil {
+				time.Sleep(5 * time.Millisecond)
+			}
+			cancel()
+		}()
 		began := time.Now()
-		if err := d.Off(ctx, nil); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > 5*time.Second {
+		if err := d.Off(ctx, nil); !errors.Is(err, context.Canceled) || time.Since(began) > d.Timeout/4 {
 			t.Errorf("got %v after %v", err, time.Since(began))
 		}
+		cancel()
 	})
 }
 
@@ -225,9 +258,11 @@ func TestSecrets(t *testing.T) {
 case $action in off) printf "%s\n" "login as root:$password failed"; exit 1;; status) status ON;; esac`)
 	file := filepath.Join(t.TempDir(), "secret")
 	write(t, file, secret+"\n", 0o600)
-	d.SecretFiles, d.Options, d.Timeout = map[string]string{"password": file}, map[string]string{"plug": "3"}, 2*time.Second
+	d.SecretFiles, d.Options = map[string]string{"password": file}, map[string]string{"plug": "3"}
 	var log bytes.Buffer
-	err := d.Off(t.Context(), slog.New(slog.NewJSONHandler(&log, nil)))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	err := d.Off(ctx, watched(&log, "action", "off", 2, cancel))
 	if !errors.Is(err, ErrAgent) {
 		t.Errorf("got %v", err)
 	}
