@@ -13,8 +13,7 @@ func TestFreezeAtDeadlineAndThaw(t *testing.T) {
 	t.Parallel()
 	b := startBench(t, "FAKE_GAP_US=0") // eight busy threads: a loaded machine
 	b.untilTicks()
-	deadline := soon(150 * time.Millisecond)
-	b.renew(deadline)
+	deadline := b.lapse(150 * time.Millisecond)
 	b.untilStopped()
 	s := b.status()
 	if !s.Frozen || s.Freezes != 1 || s.Deadline != deadline {
@@ -33,7 +32,7 @@ func TestFreezeAtDeadlineAndThaw(t *testing.T) {
 func TestStrayContinueIsFrozenAgain(t *testing.T) {
 	t.Parallel()
 	b := startBench(t)
-	b.renew(soon(200 * time.Millisecond))
+	b.lapse(200 * time.Millisecond)
 	b.untilStopped()
 	for range 3 {
 		if err := syscall.Kill(b.client.PID(), syscall.SIGCONT); err != nil {
@@ -77,7 +76,7 @@ func TestRenewRefusals(t *testing.T) {
 		t.Errorf("claim of a guest that is no standby: %v", err)
 	}
 	// A frozen guest is not thawed by any of these.
-	b.renew(soon(200 * time.Millisecond))
+	b.lapse(200 * time.Millisecond)
 	b.untilStopped()
 	for epoch := range uint64(10) {
 		if epoch != b.launch.Epoch {
@@ -99,7 +98,7 @@ func TestRevokeKillsAndRecords(t *testing.T) {
 	}{
 		{"revoke", func(b *bench) error { return b.client.Revoke(b.Context(), 7) }, ReasonRevoked, syscall.SIGKILL, ""},
 		{"revoke frozen", func(b *bench) error {
-			b.renew(soon(200 * time.Millisecond))
+			b.lapse(200 * time.Millisecond)
 			b.untilStopped()
 			return b.client.Revoke(b.Context(), 7)
 		}, ReasonRevoked, syscall.SIGKILL, ""},
@@ -107,12 +106,12 @@ func TestRevokeKillsAndRecords(t *testing.T) {
 		{"terminate", func(b *bench) error { return b.client.Terminate(b.bounded(), time.Minute) }, ReasonTerminated, syscall.SIGTERM, ""},
 		{"terminate deaf", func(b *bench) error { return b.client.Terminate(b.bounded(), 50*time.Millisecond) }, ReasonTerminated, syscall.SIGKILL, "FAKE_DEAF=1"},
 		{"terminate frozen", func(b *bench) error {
-			b.renew(soon(200 * time.Millisecond))
+			b.lapse(200 * time.Millisecond)
 			b.untilStopped()
 			return b.client.Terminate(b.bounded(), time.Minute)
 		}, ReasonTerminated, syscall.SIGKILL, ""},
 		{"freeze while terminating", func(b *bench) error {
-			b.renew(soon(200 * time.Millisecond))
+			b.lapse(200 * time.Millisecond)
 			return b.client.Terminate(b.bounded(), time.Minute)
 		}, ReasonTerminated, syscall.SIGKILL, "FAKE_DEAF=1"},
 		{"guard asked", func(b *bench) error { return syscall.Kill(b.status().GuardPID, syscall.SIGTERM) }, ReasonTerminated, syscall.SIGTERM, ""},
@@ -170,7 +169,7 @@ func TestEndedWhereItStood(t *testing.T) {
 			t.Parallel()
 			b := startBench(t, "FAKE_GAP_US=0")
 			b.untilTicks()
-			b.renew(soon(200 * time.Millisecond))
+			b.lapse(200 * time.Millisecond)
 			b.untilStopped()
 			b.mustBeStill()
 			pid, ticks := b.client.PID(), b.board.ticks()

@@ -2,6 +2,7 @@ package guard
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -181,6 +182,22 @@ func (b *bench) until(what string, ok func() bool) {
 	for end := time.Now().Add(15 * time.Second); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			b.Fatalf("never happened: %s", what)
+		}
+	}
+}
+
+// lapse gives the guest a lease that ends soon, and returns when. This process may
+// stand still until it is too late to ask for that; then it asks anew.
+func (b *bench) lapse(within time.Duration) (deadline int64) {
+	b.Helper()
+	for {
+		deadline = soon(within)
+		err := b.client.Renew(b.Context(), b.launch.Epoch, deadline)
+		if err == nil {
+			return deadline
+		}
+		if !errors.Is(err, ErrPastDeadline) || Now() < deadline {
+			b.Fatal(err)
 		}
 	}
 }

@@ -32,8 +32,7 @@ func TestIsolation(t *testing.T) {
 				}
 			}
 			b.untilTicks()
-			pid, deadline := b.client.PID(), soon(200*time.Millisecond)
-			b.renew(deadline)
+			pid, deadline := b.client.PID(), b.lapse(200*time.Millisecond)
 			if !c.stopped {
 				b.untilStopped()
 				b.mustBeStill()

@@ -48,7 +48,7 @@ func TestBrokenClientsDoNoHarm(t *testing.T) {
 			t.Cleanup(func() { _ = conn.Close() })
 		}
 	}
-	b.renew(soon(200 * time.Millisecond))
+	b.lapse(200 * time.Millisecond)
 	b.untilStopped()
 	b.mustBeStill()
 	b.renew(Forever)

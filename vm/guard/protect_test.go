@@ -33,7 +33,7 @@ func TestProtectionAndFootprint(t *testing.T) {
 	t.Parallel()
 	b := startBench(t)
 	for range 200 {
-		b.renew(soon(time.Hour))
+		b.lapse(time.Hour)
 	}
 	s := b.status()
 	of := procStatus(t, "/proc/"+strconv.Itoa(s.GuardPID)+"/status", "VmRSS|VmLck|RssAnon|Threads")
@@ -79,7 +79,7 @@ func TestEveryThreadIsSentTheStop(t *testing.T) {
 	t.Parallel()
 	b := startBench(t)
 	b.untilTicks()
-	b.renew(soon(200 * time.Millisecond))
+	b.lapse(200 * time.Millisecond)
 	b.untilStopped()
 	threads, err := filepath.Glob("/proc/" + strconv.Itoa(b.client.PID()) + "/task/*/status")
 	if err != nil {

@@ -55,7 +55,7 @@ func TestRealQEMU(t *testing.T) {
 	}
 
 	// The lease ends and is renewed.
-	b.renew(soon(200 * time.Millisecond))
+	b.lapse(200 * time.Millisecond)
 	b.untilStopped()
 	if running := runningThreads(t, pid); len(running) > 0 {
 		t.Errorf("threads not stopped: %v", running)

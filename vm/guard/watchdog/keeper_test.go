@@ -122,6 +122,25 @@ func (d *fakeDevice) seen() (open bool, opens int, fired int64) {
 	return d.open, d.opens, fired
 }
 
+// standstills notes until it is asked for how long this process stood still at once,
+// at most: stopped, or without a processor.
+func standstills(t *testing.T) func() time.Duration {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	longest := make(chan time.Duration, 1)
+	go func() {
+		most, last := time.Duration(0), time.Now()
+		for tick := time.NewTicker(5 * time.Millisecond); ctx.Err() == nil; <-tick.C {
+			most, last = max(most, time.Since(last)-5*time.Millisecond), time.Now()
+		}
+		longest <- most
+	}()
+	return func() time.Duration {
+		cancel()
+		return <-longest
+	}
+}
+
 // stop is D, what a takeover allows for stopping.
 const stop = 300 * time.Millisecond
 
