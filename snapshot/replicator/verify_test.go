@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -155,72 +156,76 @@ func TestVerifyDiffersAndCannotBeOutdated(t *testing.T) {
 // What is merely on its way is no difference: guests write all the time, some
 // writes are in the disk long before QEMU forwards them.
 func TestVerifyWhileTheGuestWrites(t *testing.T) {
-	g, _ := verified(t)
-	for _, l := range g.live {
-		l.slow = func() { time.Sleep(time.Millisecond) }
-	}
-	stop, done := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
-		random := rand.New(rand.NewPCG(1, 2))
-		for i := byte(0); ; i++ {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			at := int64(random.IntN(verifySize))
-			g.live[0].set([]byte{i}, at)
-			time.Sleep(time.Duration(random.IntN(20)) * time.Millisecond) // QEMU takes its time
-			if _, err := (&device{g.owner, 0}).WriteAt([]byte{i}, at); err != nil {
-				t.Error(err)
-			}
-			g.guests(random, verifySize, 5)
+	synctest.Test(t, func(t *testing.T) {
+		g, _ := verified(t)
+		for _, l := range g.live {
+			l.slow = func() { time.Sleep(time.Millisecond) }
 		}
-	}()
-	for range 3 {
-		v, err := g.owner.Verify(t.Context(), quietly)
-		if err != nil || len(v.Differs) != 0 {
-			t.Errorf("verified: %+v, %v", v, err)
+		stop, done := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(done)
+			random := rand.New(rand.NewPCG(1, 2))
+			for i := byte(0); ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				at := int64(random.IntN(verifySize))
+				g.live[0].set([]byte{i}, at)
+				time.Sleep(time.Duration(random.IntN(20)) * time.Millisecond) // QEMU takes its time
+				if _, err := (&device{g.owner, 0}).WriteAt([]byte{i}, at); err != nil {
+					t.Error(err)
+				}
+				g.guests(random, verifySize, 5)
+			}
+		}()
+		for range 3 {
+			v, err := g.owner.Verify(t.Context(), quietly)
+			if err != nil || len(v.Differs) != 0 {
+				t.Errorf("verified: %+v, %v", v, err)
+			}
 		}
-	}
-	close(stop)
-	<-done
-	if degraded, _ := g.counts(); degraded != 0 {
-		t.Errorf("outdated %d times", degraded)
-	}
-	g.stop()
+		close(stop)
+		<-done
+		if degraded, _ := g.counts(); degraded != 0 {
+			t.Errorf("outdated %d times", degraded)
+		}
+		g.stop()
+	})
 }
 
 // What a discard left in the disk is the compare's business.
 func TestVerifyWhileTheGuestDiscards(t *testing.T) {
-	g, _ := verified(t)
-	stop, done := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
-		for i := byte(0); ; i++ {
-			g.live[1].set([]byte{i}, 5000)
-			time.Sleep(g.owner.settle / 2) // QEMU takes its time
-			must(t, (&device{g.owner, 1}).Discard(5000, 1, false))
-			select {
-			case <-stop:
-				return
-			default:
+	synctest.Test(t, func(t *testing.T) {
+		g, _ := verified(t)
+		stop, done := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(done)
+			for i := byte(0); ; i++ {
+				g.live[1].set([]byte{i}, 5000)
+				time.Sleep(g.owner.settle / 2) // QEMU takes its time
+				must(t, (&device{g.owner, 1}).Discard(5000, 1, false))
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				eventually(t, "compared", func() bool { return g.owner.State().Phase == InSync })
 			}
-			eventually(t, "compared", func() bool { return g.owner.State().Phase == InSync })
-		}
-	}()
-	// More often than once there is nothing to verify just now.
-	eventually(t, "verified", func() bool {
-		v, err := g.owner.Verify(t.Context(), quietly)
-		if len(v.Differs) > 0 {
-			t.Errorf("differs: %v", v.Differs)
-		}
-		return err == nil
+		}()
+		// More often than once there is nothing to verify just now.
+		eventually(t, "verified", func() bool {
+			v, err := g.owner.Verify(t.Context(), quietly)
+			if len(v.Differs) > 0 {
+				t.Errorf("differs: %v", v.Differs)
+			}
+			return err == nil
+		})
+		close(stop)
+		<-done
+		g.stop()
 	})
-	close(stop)
-	<-done
-	g.stop()
 }
 
 // A chunk that the guest never leaves alone is not called different, and said
