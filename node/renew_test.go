@@ -24,6 +24,10 @@ func TestStoppedGuardIsCovered(t *testing.T) {
 	t.Run("never renewed", func(t *testing.T) { t.Parallel(); stoppedGuard(t, false) })
 }
 
+// leaseLeft is longer than it takes to stop the guard once it has its deadline: one
+// that was earlier than that would have frozen the guest.
+const leaseLeft = 3 * time.Second
+
 func stoppedGuard(t *testing.T, renewed bool) {
 	dir, err := os.MkdirTemp("", "r")
 	if err != nil {
@@ -38,7 +42,7 @@ func stoppedGuard(t *testing.T, renewed bool) {
 	var session guard.Session
 	client, err := guard.Start(t.Context(), exe, guard.Launch{
 		Guest: guard.Guest{Name: "web", UUID: "u"}, Argv: []string{"sleep", "600"}, ConfigPath: path("json"), LogPath: path("log"),
-		Socket: path("sock"), ExitPath: path("exit"), Epoch: 3, DeadlineNS: guard.Now() + int64(900*time.Millisecond),
+		Socket: path("sock"), ExitPath: path("exit"), Epoch: 3, DeadlineNS: guard.Now() + int64(leaseLeft),
 	}, &session)
 	if err != nil {
 		t.Fatal(err)
@@ -59,7 +63,7 @@ func stoppedGuard(t *testing.T, renewed bool) {
 	defer stop()
 	deadline := status.Deadline
 	if renewed {
-		deadline = guard.Now() + int64(time.Second)
+		deadline = guard.Now() + int64(leaseLeft)
 		g.renew(ha.Renew{Epoch: 3, Deadline: ha.Time(deadline)})
 		for s := status; s.Deadline != deadline; time.Sleep(time.Millisecond) {
 			if s, err = client.Status(t.Context()); err != nil {
@@ -81,7 +85,7 @@ func stoppedGuard(t *testing.T, renewed bool) {
 		t.Error("killed before the deadline")
 	}
 	stop() // what it does about the guard is done then
-	bound, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	bound, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	if _, err := guard.Attach(bound, path("json")); !errors.Is(err, guard.ErrGone) {
 		t.Errorf("the stopped guard is still there: %v", err)

@@ -13,11 +13,14 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // counted counts writes, and fails them when told.
 type counted struct {
 	net.Conn
+	other  net.Conn // the far end
 	writes atomic.Int32
 	broken atomic.Bool
 }
@@ -30,6 +33,21 @@ func (c *counted) Write(p []byte) (int, error) {
 	}
 	c.writes.Add(1)
 	return c.Conn.Write(p)
+}
+
+// arrived is how much lies at the far end and was not read there.
+func (c *counted) arrived(t *testing.T) (bytes int) {
+	t.Helper()
+	raw, err := c.other.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) { bytes, failed = unix.IoctlGetInt(int(fd), unix.SIOCINQ) })
+	if err := errors.Join(err, failed); err != nil {
+		t.Fatal(err)
+	}
+	return bytes
 }
 
 // secure is both ends of a TLS connection over gathering ones.
@@ -57,7 +75,7 @@ func secure(t *testing.T) (near, far *Conn, below *counted) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	below = &counted{Conn: x}
+	below = &counted{Conn: x, other: y}
 	pair := tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 	client := tls.Client(Gather(below), &tls.Config{InsecureSkipVerify: true})
 	server := tls.Server(Gather(y), &tls.Config{Certificates: []tls.Certificate{pair}})
@@ -104,7 +122,7 @@ func TestGather(t *testing.T) {
 // What has arrived and was not asked for yet is known, though TLS is between: of two
 // frames the second one is there when the first one was received.
 func TestBufferedBelowTLS(t *testing.T) {
-	near, far, _ := secure(t)
+	near, far, below := secure(t)
 	sent := make(chan error, 1)
 	go func() {
 		for range 3 {
@@ -118,7 +136,9 @@ func TestBufferedBelowTLS(t *testing.T) {
 	if err := <-sent; err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(20 * time.Millisecond) // until the kernel has them at the other end
+	for below.arrived(t) < 3*3000 { // the kernel may still be at it
+		time.Sleep(time.Millisecond)
+	}
 	for left := 2; left >= 0; left-- {
 		if _, _, err := far.Receive(); err != nil {
 			t.Fatal(err)
