@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 )
 
@@ -35,6 +36,10 @@ func (c *Client) exchange(ctx context.Context, v verb, args []uint64) ([]string,
 		c.mu.Unlock()
 	}()
 	if err := c.send(ctx, appendRequest(nil, r)); err != nil {
+		if d, ok := ctx.Deadline(); ok && errors.Is(err, os.ErrDeadlineExceeded) && !time.Now().Before(d) {
+			<-ctx.Done() // its timer is a moment behind the socket's; the connection is as it was
+			return nil, ctx.Err()
+		}
 		return nil, errors.Join(c.lost(), err)
 	}
 	select {

@@ -1,6 +1,8 @@
 package guard
 
 import (
+	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"os"
@@ -53,6 +55,26 @@ func TestBrokenClientsDoNoHarm(t *testing.T) {
 	b.mustBeStill()
 	b.renew(Forever)
 	b.untilTicks()
+}
+
+// overdue has a deadline that is over for the socket before the context has ended.
+type overdue struct{ context.Context }
+
+func (overdue) Deadline() (time.Time, bool) { return time.Now().Add(-time.Second), true }
+
+// A call whose time is up when it is sent has run out of time: it is not told as the
+// end of the connection, which goes on.
+func TestLateCallIsNoDetachment(t *testing.T) {
+	t.Parallel()
+	b := startBench(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := b.client.Status(overdue{ctx}); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrDetached) {
+		t.Errorf("sent too late: %v", err)
+	}
+	if _, err := b.client.Status(t.Context()); err != nil {
+		t.Errorf("after it: %v", err)
+	}
 }
 
 func TestManyClientsAtOnce(t *testing.T) {
