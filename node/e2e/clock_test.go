@@ -18,14 +18,22 @@ func agentAnswers(v api.VM) error {
 	return nil
 }
 
-// clockBehind asks the guest itself how late its clock is.
-func (b *bench) clockBehind() (time.Duration, error) {
-	asked := time.Now()
-	clock, err := b.AskClock(b.t.Context())
-	if err != nil {
-		return 0, err
+// clockBehind asks the guest itself how late its clock is, at most five times: the
+// quickest answer is wrong by half of what it took at most.
+func (b *bench) clockBehind() (behind time.Duration, err error) {
+	least := time.Hour
+	for try := 0; try < 5 && least > 50*time.Millisecond; try++ {
+		asked := time.Now()
+		clock, err := b.AskClock(b.t.Context())
+		took := time.Since(asked)
+		if err != nil {
+			return 0, err
+		}
+		if took < least {
+			least, behind = took, asked.Add(took/2).Sub(clock)
+		}
 	}
-	return asked.Add(time.Since(asked) / 2).Sub(clock), nil
+	return behind, nil
 }
 
 // clockRight waits until the guest's clock is within a second of the host's.

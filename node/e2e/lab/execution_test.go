@@ -103,7 +103,7 @@ func TestRecorderSeesExecution(t *testing.T) {
 	// From the first moment on in which it could use time there is its record.
 	r.judge(time.Now(), []look{{watched: runs, pid: runs.process(ctx)}, {watched: waits, pid: waits.process(ctx)}})
 	r.tasks.Go(func() { r.sample(ctx) })
-	time.Sleep(time.Second)
+	time.Sleep(time.Second) // that it is looked at at all shows in the end
 	none := func(when string) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -116,7 +116,14 @@ func TestRecorderSeesExecution(t *testing.T) {
 	time.Sleep(time.Second)
 	none("after it had loaded the state")
 	waits.tell(t, "cont", nil, "running")
-	time.Sleep(time.Second)
+	_ = Eventually(ctx, 20*time.Second, func() error {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if len(r.overlaps) == 0 {
+			return errors.New("it is not seen yet")
+		}
+		return nil
+	})
 	if wrong := r.Stop(); len(wrong) == 0 || !strings.Contains(wrong[0], "ran on both hosts") {
 		t.Errorf("a second execution was not seen: %q, %q", wrong, r.started)
 	} else {
