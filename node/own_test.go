@@ -41,7 +41,8 @@ func TestFullDiskDoesNotCostTheMemory(t *testing.T) {
 		g.attempt = first
 		began := time.Now()
 		g.failed(c.err)
-		if waits := g.status.hold.After(began); waits != c.waits || g.status.hold.After(began.Add(2*time.Second)) {
+		failed := time.Now()
+		if waits := g.status.hold.After(began); waits != c.waits || g.status.hold.After(failed.Add(2*time.Second)) {
 			t.Errorf("%s: it is held back until %v after", c.name, g.status.hold.Sub(began))
 		}
 		if c.waits && !strings.Contains(g.status.failure, "no space left") {

@@ -271,10 +271,11 @@ func (b *bench) event(h *lab.Host, kind string) {
 	}
 }
 
-// alarm waits until an alarm is raised, or over.
+// alarm waits until an alarm is raised, or over. What some are about is looked at
+// every 20 s only.
 func (b *bench) alarm(h *lab.Host, kind string, on bool) {
 	b.t.Helper()
-	b.must(lab.Eventually(b.t.Context(), 15*time.Second, func() error {
+	b.must(lab.Eventually(b.t.Context(), 45*time.Second, func() error {
 		status, err := h.API().Status(b.t.Context())
 		if err != nil {
 			return err

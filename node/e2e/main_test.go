@@ -203,7 +203,8 @@ func (b *bench) resumed(on *lab.Host, after time.Time) lab.Stint {
 }
 
 // notTaken sees that b has missed the owner, and has not started the guest when its
-// lease and the window after it are long over.
+// lease and the window after it are long over: b counts them by the same clock as this
+// test, however slow either is.
 func (b *bench) notTaken() {
 	b.t.Helper()
 	b.alarm(b.B, "peer-lost", true)

@@ -19,6 +19,11 @@ func TestDisksGrow(t *testing.T) {
 	b := newBench(t, "--protection", "resume", "--disk", "32M,format=qcow2")
 	pid := b.A.QEMU(t.Context(), b.vm.UUID)
 	before, _, _ := b.recorder.Last()
+	rate := func(bytes string) {
+		_, err := b.A.CLI(t.Context(), "vm", "set", lab.GuestName, "--resync-rate", bytes)
+		b.must(err)
+	}
+	rate("4M") // half a minute, which the test may take to look
 	began := time.Now()
 	_, err := b.A.CLI(t.Context(), "vm", "disk", "resize", lab.GuestName, "disk0", "96M")
 	b.must(err)
@@ -31,6 +36,7 @@ func TestDisksGrow(t *testing.T) {
 	// The standby passes the request on, also in the middle of the resync.
 	_, err = b.B.CLI(t.Context(), "vm", "disk", "resize", lab.GuestName, "disk1", "+16M")
 	b.must(err)
+	rate("1G")
 	b.sees(96<<20, 48<<20)
 	b.must(lab.Eventually(t.Context(), 20*time.Second, func() error {
 		if now, _, _ := b.recorder.Last(); now.Counter < before.Counter+2*lab.Rate {
