@@ -70,6 +70,7 @@ type rig struct {
 	cancel   context.CancelFunc
 	served   chan error
 	parting  sync.WaitGroup // of the peer's sides
+	last     *connection    // attached last
 
 	mu       sync.Mutex
 	degrade  func(context.Context) error
@@ -187,6 +188,7 @@ type connection struct {
 	owner        *wire.Conn
 	peer         *muted
 	lost, parted chan error // what Attach and Serve returned
+	over         chan struct{}
 }
 
 func pipe() (a, b *wire.Conn) {
@@ -204,14 +206,18 @@ func (g *rig) attach() *connection {
 
 // attachTo connects the owner to a peer played by the test, if there is one.
 func (g *rig) attachTo(play func(peer *wire.Conn)) *connection {
-	c := &connection{lost: make(chan error, 1), parted: make(chan error, 1)}
+	c := &connection{lost: make(chan error, 1), parted: make(chan error, 1), over: make(chan struct{})}
+	g.last = c
 	owner, peer := pipe()
 	if _, err := g.identity.Wake(); err != nil {
 		g.t.Error(err)
 	}
 	c.owner, c.peer = owner, &muted{Conn: peer}
 	link, says := g.owner, Peer{Replica: g.identity.Value(), Holds: true}
-	go func() { c.lost <- link.Attach(context.Background(), c.owner, says) }()
+	go func() {
+		defer close(c.over)
+		c.lost <- link.Attach(context.Background(), c.owner, says)
+	}()
 	if play != nil {
 		go func() {
 			play(peer)
