@@ -20,6 +20,8 @@ type memory struct {
 	fail    error
 	gate    chan struct{} // when set, each write waits for one token
 	atGate  int           // writes that came to the gate
+	through int           // and left it
+	beside  bool          // one came while another stood there
 }
 
 func (m *memory) Size() int64 { return int64(len(m.bytes)) }
@@ -33,12 +35,14 @@ func (m *memory) ReadAt(p []byte, off int64) (int, error) {
 func (m *memory) WriteAt(p []byte, off int64) (int, error) {
 	if m.gate != nil {
 		m.mu.Lock()
+		m.beside = m.beside || m.atGate > m.through
 		m.atGate++
 		m.mu.Unlock()
 		<-m.gate
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.through++
 	return copy(m.bytes[off:], p), m.fail
 }
 

@@ -160,6 +160,7 @@ func TestExclusiveWaitsForTheOneBefore(t *testing.T) {
 		t.Fatal("the first connection was answered")
 	}
 	ask(t, second, request{kind: cmdWrite, length: 3}, []byte("new"))
+	// Time for a fault to show: the device notes one that comes until the first lands.
 	if err := second.SetReadDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
 		t.Fatal(err)
 	}
@@ -172,8 +173,8 @@ func TestExclusiveWaitsForTheOneBefore(t *testing.T) {
 	disk.gate <- struct{}{}
 	disk.gate <- struct{}{}
 	answerTo(t, second, 0)
-	if !disk.look(func() bool { return string(disk.bytes[:3]) == "new" }) {
-		t.Fatalf("disk has %q", disk.bytes[:3])
+	if !disk.look(func() bool { return string(disk.bytes[:3]) == "new" && !disk.beside }) {
+		t.Fatalf("disk has %q, the writes were at it beside each other: %t", disk.bytes[:3], disk.beside)
 	}
 }
 
