@@ -86,27 +86,25 @@ func (a *alarms) set(kind, guest string, on bool, text string) {
 	defer a.mu.Unlock()
 	key := [2]string{kind, guest}
 	standing, raised := a.raised[key]
-	carried := a.carried[key]
 	switch {
 	case raised && !on:
 		a.end(key)
 	case raised:
 		standing.Text = text
 		a.raised[key] = standing
-		if delete(a.carried, key); carried {
-			// What the earlier agent had not delivered is lost with it.
-			a.journal.tell(notify.Event{Kind: kind, Severity: alarm, VM: guest, Node: a.journal.node, Message: text, State: notify.On})
-		}
+		delete(a.carried, key) // who is to be told of it has been, or will be
 	case on:
 		begun := api.Alarm{Kind: kind, VM: guest, Text: text, Since: api.Time{Time: time.Now()}}
 		a.raised[key] = begun
 		a.journal.add(entry{
-			event: eventRecord{Time: begun.Since.Time, Kind: kind, Guest: guest, Severity: alarm, Message: text},
-			kind:  kind, state: notify.On,
+			event: eventRecord{Time: begun.Since.Time, Kind: kind, Guest: guest, Severity: alarm, Message: text, State: notify.On},
 			alarm: alarmRecord{Kind: kind, Guest: guest, Text: text, Since: begun.Since.Time},
 		})
 	}
 }
+
+// overSuffix makes an alarm's kind that of the event of its end.
+const overSuffix = "-over"
 
 // end clears a raised alarm. The lock must be held.
 func (a *alarms) end(key [2]string) {
@@ -115,8 +113,7 @@ func (a *alarms) end(key [2]string) {
 	delete(a.carried, key)
 	text := fmt.Sprintf("over: %s (since %s)", was.Text, was.Since.Format(time.TimeOnly))
 	a.journal.add(entry{
-		event: eventRecord{Time: time.Now(), Kind: was.Kind + "-over", Guest: was.VM, Severity: info, Message: text},
-		kind:  was.Kind, state: notify.Off,
+		event: eventRecord{Time: time.Now(), Kind: was.Kind + overSuffix, Guest: was.VM, Severity: info, Message: text, State: notify.Off},
 		alarm: alarmRecord{Kind: was.Kind, Guest: was.VM},
 	})
 }

@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"fmt"
 	"iter"
 	"log/slog"
@@ -31,37 +33,48 @@ type eventRecord struct {
 	Severity string            `msgpack:"severity"`
 	Message  string            `msgpack:"message"`
 	Detail   map[string]string `msgpack:"detail"`
+
+	// What a later agent needs to tell of it: see notify.Event. Position 0: an agent
+	// of before this field wrote it.
+	Position uint64       `msgpack:"position,omitempty"`
+	ID       string       `msgpack:"id,omitempty"`
+	State    notify.State `msgpack:"state,omitempty"`
 }
 
-// entry is an event on its way into the log. One that begins or ends an alarm
-// has the alarm's own kind and state.
+// entry is an event on its way into the log; alarm is what one that begins or
+// ends an alarm changes.
 type entry struct {
 	event eventRecord
-	kind  string
-	state notify.State
 	alarm alarmRecord
 }
 
 // journal is the event log. Recording never waits for the disk: a writer of
 // its own stores what has been recorded, in order. Every event goes to tell,
-// too, which must not wait either.
+// too, at once and in the same order, which must not wait either.
 type journal struct {
-	db   *store.DB
-	node string
-	log  *slog.Logger
-	tell func(notify.Event)
+	db    *store.DB
+	node  string
+	log   *slog.Logger
+	tell  func(notify.Event)
+	run   string                // tells the ids of this run from others'
+	heard func() []notify.Heard // how far the targets are; nil: there are none
 
-	flushing sync.Mutex // held while a batch is stored: batches keep their order
+	flushing sync.Mutex     // held while a batch is stored: batches keep their order
+	kept     []notify.Heard // what is stored of heard
 
 	mu       sync.Mutex
 	pending  []entry
+	position uint64           // of the newest event
 	recorded map[string]often // by kind and guest
 	wake     chan struct{}    // capacity 1
 	stored   chan struct{}    // closed and replaced when something was stored
 }
 
 func newJournal(db *store.DB, node string, log *slog.Logger, tell func(notify.Event)) *journal {
-	return &journal{db: db, node: node, log: log, tell: tell, recorded: map[string]often{}, wake: make(chan struct{}, 1), stored: make(chan struct{})}
+	var id [6]byte
+	_, _ = rand.Read(id[:]) // never fails
+	return &journal{db: db, node: node, log: log, tell: tell, run: hex.EncodeToString(id[:]),
+		recorded: map[string]often{}, wake: make(chan struct{}, 1), stored: make(chan struct{})}
 }
 
 // record notes an event; detail is pairs of key and value.
@@ -74,7 +87,7 @@ func (j *journal) record(severity, kind, guest, message string, detail ...string
 		}
 		event.Detail[detail[i]] = detail[i+1]
 	}
-	j.add(entry{event: event, kind: kind})
+	j.add(entry{event: event})
 }
 
 func (j *journal) add(e entry) {
@@ -82,11 +95,11 @@ func (j *journal) add(e entry) {
 	level := map[string]slog.Level{info: slog.LevelInfo, warning: slog.LevelWarn, alarm: slog.LevelError}[event.Severity]
 	j.log.Log(context.Background(), level, event.Message, "event", event.Kind, "vm", event.Guest)
 	j.mu.Lock()
+	j.position++
+	e.event.Position, e.event.ID = j.position, fmt.Sprintf("%s-%d", j.run, j.position)
 	j.pending = append(j.pending, e)
+	j.tell(e.event.notice(j.node))
 	j.mu.Unlock()
-	j.tell(notify.Event{
-		Kind: e.kind, Severity: event.Severity, VM: event.Guest, Node: j.node, Message: event.Message, Time: event.Time, State: e.state,
-	})
 	select {
 	case j.wake <- struct{}{}:
 	default:
@@ -131,11 +144,15 @@ func (j *journal) seldom(severity, kind, guest, message string) {
 	j.record(severity, kind, guest, message)
 }
 
-// run stores events until ctx ends, then the last ones.
-func (j *journal) run(ctx context.Context) {
+// keep stores events until ctx ends, then the last ones.
+func (j *journal) keep(ctx context.Context) {
+	often := time.NewTicker(keepHeard)
+	defer often.Stop()
 	for done := false; !done; {
 		select {
 		case <-j.wake:
+		case <-often.C:
+			j.flushHeard()
 		case <-ctx.Done():
 			done = true
 		}
@@ -143,25 +160,37 @@ func (j *journal) run(ctx context.Context) {
 	}
 }
 
-// flush stores what was recorded before it was called.
-func (j *journal) flush() {
+// flush stores what was recorded before it was called, and with it how far the
+// targets of notifications are.
+func (j *journal) flush() { j.storePending(false) }
+
+// flushHeard does, too, where nothing was recorded.
+func (j *journal) flushHeard() { j.storePending(true) }
+
+func (j *journal) storePending(heardAlone bool) {
 	j.flushing.Lock()
 	defer j.flushing.Unlock()
+	heard := j.news() // before the batch is taken: it is of what is stored with it, or was
 	j.mu.Lock()
 	batch := j.pending
 	j.pending = nil
 	j.mu.Unlock()
-	if len(batch) == 0 {
+	if len(batch) == 0 && (heard == nil || !heardAlone) {
 		return
 	}
 	err := j.db.Update(func(tx *store.Tx) error {
+		if heard != nil {
+			if _, err := heardTable.Put(tx, only, heardRecord{Targets: heard}); err != nil {
+				return err
+			}
+		}
 		for _, e := range batch {
 			seq, err := eventLog.Append(tx, e.event)
 			if err != nil {
 				return err
 			}
-			if e.state != notify.Plain {
-				if err := e.alarm.store(tx, e.state); err != nil {
+			if e.event.State != notify.Plain {
+				if err := e.alarm.store(tx, e.event.State); err != nil {
 					return err
 				}
 			}
@@ -175,6 +204,8 @@ func (j *journal) flush() {
 	})
 	if err != nil {
 		j.log.Error("events not stored", "count", len(batch), "error", err)
+	} else if heard != nil {
+		j.kept = heard
 	}
 	j.mu.Lock()
 	close(j.stored)

@@ -107,6 +107,9 @@ func (n *Node) load(ctx context.Context) (err error) {
 	if err := n.alarms.load(n.db); err != nil {
 		return err
 	}
+	if err := n.resumeNotifications(); err != nil {
+		return err
+	}
 	n.neighbour = &neighbour{db: n.db, alarms: n.alarms, journal: n.journal, log: n.log}
 	n.members = &membership{db: n.db, self: n.config.Name, addr: n.config.Advertise}
 	if err := n.members.load(); err != nil {
@@ -185,9 +188,10 @@ func (n *Node) serve(ctx context.Context, ready func(*Node)) (err error) {
 
 	// Notifications and the journal outlive everything that records events.
 	asked, ctx := ctx, context.WithoutCancel(ctx)
+	defer n.journal.flushHeard()
 	defer start(ctx, n.notifier.Run)()
 	defer n.lastWords()
-	defer start(ctx, n.journal.run)()
+	defer start(ctx, n.journal.keep)()
 	ctx, cancel := context.WithCancel(ctx)
 	defer n.tasks.Wait()
 	defer cancel()

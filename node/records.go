@@ -107,6 +107,7 @@ var (
 	alarmTable   = store.NewTable[alarmRecord]("alarms")
 	nodeTable    = store.NewTable[nodeRecord]("node")
 	verifyTable  = store.NewTable[verifyRecord]("verified")
+	heardTable   = store.NewTable[heardRecord]("heard")
 	eventLog     = store.NewLog[eventRecord]("events")
 )
 

@@ -92,7 +92,7 @@ func stoppedGuard(t *testing.T, renewed bool) {
 	}
 	n.journal.mu.Lock()
 	defer n.journal.mu.Unlock()
-	if len(n.journal.pending) != 1 || n.journal.pending[0].kind != "guard-failed" {
+	if len(n.journal.pending) != 1 || n.journal.pending[0].event.Kind != "guard-failed" {
 		t.Errorf("events %+v", n.journal.pending)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -47,6 +48,13 @@ func (e *ear) has(word string) func() bool {
 		defer e.mu.Unlock()
 		return slices.Contains(e.heard, word)
 	}
+}
+
+// all is what it heard.
+func (e *ear) all() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return strings.Join(e.heard, " ")
 }
 
 // alarms lists the kinds that a node shows.
@@ -135,6 +143,45 @@ func TestNotifications(t *testing.T) {
 		t.Error("the webhook did not hear of the test")
 	}
 	want(t, "a test without targets", of(b.NotifyTest(t.Context())), api.Conflict, "notify")
+}
+
+// TestNotificationsAfterARestart: what a target had not got when the agent was
+// stopped it gets from the next one, and nothing twice.
+func TestNotificationsAfterARestart(t *testing.T) {
+	t.Parallel()
+	var away atomic.Bool
+	away.Store(true)
+	ear := newEar(t)
+	shut := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if away.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		ear.Config.Handler.ServeHTTP(w, r)
+	}))
+	defer shut.Close()
+	config := dirs(t, "a")
+	config.Notify = notify.Config{{Webhook: shut.URL}}
+	create := func(a *agent, name string) {
+		t.Helper()
+		if _, err := a.Create(t.Context(), []byte("{name: "+name+", memory: 64M}")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a := run(t, config)
+	create(a, "one")
+	a.stop()
+	away.Store(false)
+	for _, name := range []string{"two", "three"} { // it has heard all when it hears of the last
+		a = run(t, config)
+		create(a, name)
+		eventually(t, name+" to be told", ear.has(name+"/guest-created"))
+		a.stop()
+	}
+	if got := ear.all(); !strings.HasPrefix(got, "agent-started ") || strings.Count(got, "one/guest-created agent-stopping") != 1 ||
+		strings.Count(got, "one/guest-created") != 1 || strings.Count(got, "two/guest-created") != 1 {
+		t.Errorf("told %q", got)
+	}
 }
 
 func TestNotifyThatCannotWork(t *testing.T) {

@@ -20,7 +20,9 @@ func nodeCommand() *cli.Command {
 			Name: "run", Usage: "run the agent in the foreground; guests run on when it stops",
 			Description: "The config file has the flags' words without the dashes, such as\n" +
 				"   listen: 10.0.0.1:7440\n   accel: kvm\n\n" +
-				"and says who hears of events and alarms (notify), see the one in /etc/vmctl.\n\n" +
+				"and says who hears of events and alarms (notify), see the one in /etc/vmctl. What they have not got when\n" +
+				"the agent ends or is killed, or its host loses power, they get from the next one, if it is still in the log\n" +
+				"(20,000 events). What they got in the last half minute before a crash may come twice, with the same id.\n\n" +
 				"Examples:\n   vmctl node run --listen 10.0.0.1:7440\n" +
 				"   vmctl node run --name b --listen 127.0.0.1:7450 --state-dir /tmp/b --runtime-dir /tmp/b/run",
 			Flags: []cli.Flag{

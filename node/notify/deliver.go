@@ -41,6 +41,7 @@ func (n *Notifier) deliver(ctx context.Context, t *target) {
 		}
 		n.mu.Lock()
 		t.queue.done(d, err != nil)
+		t.ended++
 		t.failing, t.reason = time.Time{}, err
 		if err == nil {
 			t.told++

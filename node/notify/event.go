@@ -43,6 +43,12 @@ type Event struct {
 	Message  string
 	Time     time.Time
 	State    State
+
+	// ID and Position are those of the event in its owner's log. Positions rise
+	// from one event to the next, over all runs. Position 0: it is in no log, and
+	// after a restart nobody hears of it. ID empty: it gets one.
+	ID       string
+	Position uint64
 }
 
 // Delivery is what a target gets: an event and what went before it.
@@ -58,6 +64,9 @@ type Delivery struct {
 	State    State  `json:"state,omitempty"`
 	Repeated int    `json:"repeated,omitempty"` // equal events not told since the last
 	Dropped  int    `json:"dropped,omitempty"`  // deliveries lost before this one
+
+	position uint64 // of the event
+	standing bool   // an alarm of before the target's time
 }
 
 const (
@@ -69,7 +78,7 @@ const (
 func newDelivery(id string, e Event, repeated int) Delivery {
 	return Delivery{
 		Version: 1, ID: id, Kind: e.Kind, Severity: e.Severity, VM: e.VM, Node: e.Node, Message: e.Message,
-		Time: e.Time.UTC().Format(timeLayout), State: e.State, Repeated: repeated,
+		Time: e.Time.UTC().Format(timeLayout), State: e.State, Repeated: repeated, position: e.Position,
 	}
 }
 

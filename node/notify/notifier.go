@@ -27,6 +27,7 @@ type Notifier struct {
 
 	mu      sync.Mutex
 	number  int
+	last    uint64 // the newest position
 	repeats repeats
 	targets []*target
 	wake    chan struct{} // capacity 1: there is a new window
@@ -36,9 +37,13 @@ type target struct {
 	sender
 	least int           // rank of the severity of the events it gets
 	wake  chan struct{} // capacity 1
+	kind  string        // of target
+	key   string        // by which the next run knows it
 
 	// Guarded by the notifier's lock.
 	queue   queue
+	from    uint64    // what is up to here is not told to it
+	ended   int       // deliveries that were taken or refused
 	told    int       // delivered
 	failing time.Time // since when it takes nothing; zero: it works
 	reason  error
@@ -67,8 +72,9 @@ func New(c Config, log *slog.Logger) (*Notifier, error) {
 		}
 	}
 	n := newNotifier(senders, log)
-	for i := range n.targets {
-		n.targets[i].least = least[i]
+	for i, t := range n.targets {
+		t.least = least[i]
+		t.kind, t.key = c.identity(i)
 	}
 	return n, nil
 }
@@ -93,6 +99,7 @@ func (n *Notifier) Notify(e Event) {
 	e = e.tidy()
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.last = max(n.last, e.Position)
 	if repeated, ok := n.repeats.fresh(e, now); ok {
 		n.enqueue(e, repeated)
 	}
@@ -101,15 +108,23 @@ func (n *Notifier) Notify(e Event) {
 
 // enqueue wants the lock.
 func (n *Notifier) enqueue(e Event, repeated int) {
-	n.number++
-	d := newDelivery(fmt.Sprintf("%s-%d", n.run, n.number), e, repeated)
+	d := n.delivery(e, repeated)
 	for _, t := range n.targets {
-		if d.State == Plain && rank(d.Severity) < t.least {
+		if d.State == Plain && rank(d.Severity) < t.least || d.position != 0 && d.position <= t.from {
 			continue
 		}
 		t.queue.add(d)
 		poke(t.wake)
 	}
+}
+
+// delivery makes one of e. It wants the lock.
+func (n *Notifier) delivery(e Event, repeated int) Delivery {
+	if e.ID == "" {
+		n.number++
+		e.ID = fmt.Sprintf("%s-%d", n.run, n.number)
+	}
+	return newDelivery(e.ID, e, repeated)
 }
 
 func poke(wake chan struct{}) {
@@ -129,8 +144,7 @@ func (n *Notifier) Run(ctx context.Context) {
 	for n.wait(ctx) {
 		n.mu.Lock()
 		for _, t := range n.repeats.due(time.Now()) {
-			// The event that is told is not one of those it stands for.
-			n.enqueue(t.last, t.repeated-1)
+			n.summarize(t)
 		}
 		n.mu.Unlock()
 	}
@@ -139,9 +153,15 @@ func (n *Notifier) Run(ctx context.Context) {
 	defer n.mu.Unlock()
 	for _, t := range n.targets {
 		if lost := len(t.queue.items) + t.queue.dropped; lost > 0 {
-			n.log.Warn("notifications were not delivered", "target", t.name(), "count", lost)
+			n.log.Warn("notifications were not delivered; the next agent tries again", "target", t.name(), "count", lost)
 		}
 	}
+}
+
+// summarize tells the last event of a window. It wants the lock.
+func (n *Notifier) summarize(t told) {
+	// The event that is told is not one of those it stands for.
+	n.enqueue(t.last, t.repeated-1)
 }
 
 // wait returns when a window may be over, and whether ctx has not ended.

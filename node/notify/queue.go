@@ -11,6 +11,9 @@ type queue struct {
 	busy    bool // the first is being delivered
 	dropped int  // lost, and not yet told
 	lost    int  // ever
+
+	oldest uint64 // the first position of those that dropped counts; 0: none
+	late   uint64 // and of those lost since take
 }
 
 func (q *queue) add(d Delivery) {
@@ -55,9 +58,37 @@ func (q *queue) dropOne() bool {
 }
 
 func (q *queue) drop(i int) {
+	q.miss(1, q.items[i].position)
 	q.items = append(q.items[:i], q.items[i+1:]...)
-	q.dropped++
-	q.lost++
+}
+
+// miss counts losses, the first of which is at position.
+func (q *queue) miss(count int, position uint64) {
+	q.dropped += count
+	q.lost += count
+	q.oldest, q.late = earlier(q.oldest, position), earlier(q.late, position)
+}
+
+// earlier is the smaller position; 0 is none.
+func earlier(a, b uint64) uint64 {
+	if a == 0 || b == 0 {
+		return a + b
+	}
+	return min(a, b)
+}
+
+// settled is the position up to which nothing waits, and no loss is untold, if
+// last is the newest.
+func (q *queue) settled(last uint64) uint64 {
+	if q.oldest > 0 {
+		last = min(last, q.oldest-1)
+	}
+	for _, d := range q.items {
+		if d.position > 0 {
+			last = min(last, d.position-1)
+		}
+	}
+	return last
 }
 
 // take is the oldest delivery; it stays in the queue until done.
@@ -65,7 +96,7 @@ func (q *queue) take() (Delivery, bool) {
 	if len(q.items) == 0 {
 		return Delivery{}, false
 	}
-	q.busy = true
+	q.busy, q.late = true, 0
 	d := q.items[0]
 	d.Dropped = q.dropped
 	return d, true
@@ -75,9 +106,9 @@ func (q *queue) take() (Delivery, bool) {
 func (q *queue) done(d Delivery, refused bool) {
 	q.items, q.busy = q.items[1:], false
 	if refused {
-		q.dropped++
-		q.lost++
-	} else {
-		q.dropped -= d.Dropped
+		q.miss(1, d.position)
+		return
 	}
+	q.dropped -= d.Dropped
+	q.oldest = q.late
 }

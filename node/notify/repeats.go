@@ -19,6 +19,7 @@ type told struct {
 	state    State
 	until    time.Time // the end of its window
 	repeated int       // since then
+	first    uint64    // the position of the first of those
 	last     Event
 }
 
@@ -30,13 +31,27 @@ func (r *repeats) fresh(e Event, now time.Time) (repeated int, ok bool) {
 		t = &told{}
 		r.seen[key] = t
 	} else if t.state == e.State && now.Before(t.until) {
-		t.repeated++
+		if t.repeated++; t.repeated == 1 {
+			t.first = e.Position
+		}
 		t.last = e
 		return 0, false
 	}
 	repeated = t.repeated
 	*t = told{state: e.State, until: now.Add(window)}
 	return repeated, true
+}
+
+// end ends all windows and returns those that had repetitions.
+func (r *repeats) end() (list []told) {
+	for _, t := range r.seen {
+		if t.repeated > 0 {
+			list = append(list, *t)
+		}
+	}
+	clear(r.seen)
+	sortTold(list)
+	return list
 }
 
 // due forgets windows that are over and returns those that had repetitions.
@@ -51,8 +66,12 @@ func (r *repeats) due(now time.Time) (list []told) {
 			*t = told{state: t.state, until: now.Add(window)}
 		}
 	}
-	slices.SortFunc(list, func(a, b told) int { return a.last.Time.Compare(b.last.Time) })
+	sortTold(list)
 	return list
+}
+
+func sortTold(list []told) {
+	slices.SortFunc(list, func(a, b told) int { return a.last.Time.Compare(b.last.Time) })
 }
 
 // next is when the first window is over; zero: there is none.
@@ -63,4 +82,15 @@ func (r *repeats) next() (next time.Time) {
 		}
 	}
 	return next
+}
+
+// oldest is the first position of the events that wait for the end of their
+// window; 0: none does.
+func (r *repeats) oldest() (position uint64) {
+	for _, t := range r.seen {
+		if t.repeated > 0 {
+			position = earlier(position, t.first)
+		}
+	}
+	return position
 }

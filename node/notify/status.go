@@ -2,7 +2,6 @@ package notify
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"time"
 )
@@ -51,8 +50,7 @@ func (n *Notifier) Test(ctx context.Context, e Event) []Result {
 		e.Time = time.Now()
 	}
 	n.mu.Lock()
-	n.number++
-	d := newDelivery(fmt.Sprintf("%s-%d", n.run, n.number), e.tidy(), 0)
+	d := n.delivery(e.tidy(), 0)
 	n.mu.Unlock()
 	results := make([]Result, len(n.targets))
 	var tests sync.WaitGroup
@@ -78,8 +76,13 @@ type tester interface {
 }
 
 // Settle waits until every queue is empty, or ctx ends: a target that is away
-// is not waited for beyond that.
+// is not waited for beyond that. Nothing waits for the end of a window any more.
 func (n *Notifier) Settle(ctx context.Context) {
+	n.mu.Lock()
+	for _, t := range n.repeats.end() {
+		n.summarize(t)
+	}
+	n.mu.Unlock()
 	ticker := time.NewTicker(settleEvery)
 	defer ticker.Stop()
 	for !n.settled() {

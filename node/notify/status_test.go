@@ -65,10 +65,12 @@ func TestSettle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, dead := &fake{}, &fake{answer: func(int, Delivery) error { return errors.New("away") }}
 		n := start(t, f, dead)
-		n.Notify(Event{Kind: "a"})
+		for range 3 {
+			n.Notify(Event{Kind: "a"})
+		}
 		began := time.Now()
 		n.Settle(t.Context())
-		if f.told() != "a" || time.Since(began) > settleEvery {
+		if f.told() != "a a*1" || time.Since(began) > settleEvery {
 			t.Errorf("told %q after %v", f.told(), time.Since(began))
 		}
 		m := start(t, &fake{hang: true})
