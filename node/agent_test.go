@@ -45,9 +45,13 @@ func dirs(t *testing.T, name string) node.Config {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(root) })
+	ram, err := os.MkdirTemp("/dev/shm", "n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(root); os.RemoveAll(ram) })
 	return node.Config{
-		Name: name, StateDir: filepath.Join(root, "s"), RuntimeDir: filepath.Join(root, "r"), RAMDir: filepath.Join(root, "m"),
+		Name: name, StateDir: filepath.Join(root, "s"), RuntimeDir: filepath.Join(root, "r"), RAMDir: filepath.Join(ram, "m"),
 		Listen: freeAddr(t), Accel: "tcg", Log: slog.New(slog.DiscardHandler),
 	}
 }

@@ -29,7 +29,7 @@ func nodeCommand() *cli.Command {
 				&cli.StringFlag{Name: "name", Usage: "this node's `NAME`; default: the host's name"},
 				&cli.StringFlag{Name: "state-dir", Value: DefaultStateDir, Usage: "`DIR` of disks and the database"},
 				&cli.StringFlag{Name: "runtime-dir", Value: DefaultRuntimeDir, Usage: "`DIR` of sockets; keep its path short"},
-				&cli.StringFlag{Name: "ram-dir", Usage: "tmpfs `DIR` of guests' memory; default: /dev/shm/vmctl-NAME"},
+				&cli.StringFlag{Name: "ram-dir", Usage: "`DIR` of guests' memory, on a tmpfs (nothing else is taken); default: /dev/shm/vmctl-NAME"},
 				&cli.StringFlag{Name: "listen", Usage: "`ADDR:PORT` for the peer; without it this node stays alone"},
 				&cli.StringFlag{Name: "advertise", Usage: "`ADDR:PORT` told to the peer, if not that of --listen"},
 				&cli.StringFlag{Name: "accel", Value: "auto", Usage: "accelerator `NAME`: auto, kvm or tcg"},

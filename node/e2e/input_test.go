@@ -40,7 +40,11 @@ func TestBadInput(t *testing.T) {
 	_, err = l.B.CLI(ctx, "cluster", "leave")
 	check(t, err)
 	good := token(t, l.A, "shop")
-	elsewhere, ram := filepath.Join(dir, "r"), filepath.Join(dir, "m")
+	elsewhere := filepath.Join(dir, "r")
+	shm, err := os.MkdirTemp("/dev/shm", "input-")
+	check(t, err)
+	defer os.RemoveAll(shm)
+	ram, other := filepath.Join(shm, "m"), filepath.Join(shm, "other")
 	inA := func(args ...string) func() error { return func() error { return l.A.Vmctl(ctx, args...) } }
 	ask := func(h *lab.Host, args ...string) func() error {
 		return func() error { _, err := h.CLI(ctx, args...); return err }
@@ -69,8 +73,9 @@ func TestBadInput(t *testing.T) {
 		{"a witness that is none", ask(l.A, "witness", "add", l.B.Addr+":7440", "--token", good), 2, "witness token"},
 		{"nobody there", ask(l.B, "cluster", "join", l.A.Addr+":7999", "--token", good), 5, "cannot be reached"},
 		{"a second agent on the state directory", inA("node", "run", "--name", "a", "--state-dir", l.A.StateDir(), "--runtime-dir", elsewhere, "--ram-dir", ram, "--listen", l.A.Addr+":7999"), 4, "in use by another process"},
-		{"a second agent on the runtime directory", inA("node", "run", "--name", "a", "--state-dir", elsewhere, "--runtime-dir", filepath.Dir(l.A.Socket()), "--ram-dir", elsewhere, "--listen", l.A.Addr+":7999"), 4, "--runtime-dir"},
-		{"a second agent on the address", inA("node", "run", "--name", "a", "--state-dir", elsewhere, "--runtime-dir", elsewhere, "--ram-dir", elsewhere, "--listen", l.A.Addr+":7440"), 4, "--listen"},
+		{"a second agent on the runtime directory", inA("node", "run", "--name", "a", "--state-dir", elsewhere, "--runtime-dir", filepath.Dir(l.A.Socket()), "--ram-dir", other, "--listen", l.A.Addr+":7999"), 4, "--runtime-dir"},
+		{"a second agent on the address", inA("node", "run", "--name", "a", "--state-dir", elsewhere, "--runtime-dir", elsewhere, "--ram-dir", other, "--listen", l.A.Addr+":7440"), 4, "--listen"},
+		{"guests' memory on a disk", inA("node", "run", "--name", "a", "--state-dir", elsewhere, "--runtime-dir", elsewhere, "--ram-dir", "/proc/ram"), 2, "not on a tmpfs"},
 		{"a second witness on the state directory", inA("witness", "run", "--state-dir", l.W.StateDir(), "--listen", l.A.Addr+":7998"), 4, "in use by another process"},
 		{"the agent is not there", inA("--socket", elsewhere, "vm", "ls"), 5, elsewhere},
 	} {
