@@ -44,6 +44,9 @@ func ChangeSpec(s Spec, change []byte) (Spec, error) {
 	if err := decoder.Decode(&yaml.Node{}); !errors.Is(err, io.EOF) {
 		return Spec{}, &SpecError{Name: s.Name, Problems: []string{"a second document follows, a change is one"}}
 	}
+	if problems := zeroes(change); problems != nil {
+		return Spec{}, &SpecError{Name: s.Name, Problems: problems}
+	}
 	return s, nil
 }
 

@@ -33,6 +33,9 @@ func ParseSpec(data []byte) (Spec, error) {
 	} else if !errors.Is(err, io.EOF) {
 		return Spec{}, parseError(err)
 	}
+	if problems := zeroes(data); problems != nil {
+		return Spec{}, &SpecError{Name: s.Name, Problems: problems}
+	}
 	return s, nil
 }
 

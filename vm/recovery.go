@@ -81,10 +81,10 @@ func (s Spec) checkRecovery(f *findings) {
 		f.add("recovery attempts %d: use 1 to %d", r.Attempts, maxStarts)
 	}
 	if !(r.BackoffSeconds >= 0 && r.BackoffSeconds <= maxStartBackoff) {
-		f.add("recovery backoff_seconds %v: use 0 to %d", r.BackoffSeconds, maxStartBackoff)
+		f.add("recovery backoff_seconds %v: use more than 0, at most %d", r.BackoffSeconds, maxStartBackoff)
 	}
 	if !(r.SettleSeconds >= 0 && r.SettleSeconds <= maxSettle) {
-		f.add("recovery settle_seconds %v: use 0 to %d", r.SettleSeconds, maxSettle)
+		f.add("recovery settle_seconds %v: use more than 0, at most %d", r.SettleSeconds, maxSettle)
 	}
 	switch {
 	case r.Failback == FailbackNever:

@@ -26,11 +26,11 @@ func TestRecoveryRefuses(t *testing.T) {
 		{func(s *Spec) { s.Recovery.After = []string{"../x"} }, "no guest's name"},
 		{func(s *Spec) { s.Recovery.After = strings.Split(strings.Repeat("x,", 65), ",") }, "64 are the most"},
 		{func(s *Spec) { s.Recovery.Attempts = -1 }, "attempts -1: use 1 to 1000"},
-		{func(s *Spec) { s.Recovery.BackoffSeconds = 601 }, "backoff_seconds 601: use 0 to 600"},
+		{func(s *Spec) { s.Recovery.BackoffSeconds = 601 }, "backoff_seconds 601: use more than 0, at most 600"},
 		{func(s *Spec) { s.Recovery.Failback = "always" }, `failback "always": use never or when-synced`},
 		{func(s *Spec) { s.Recovery.Failback = "when-synced" }, "needs protection resume"},
 		{func(s *Spec) { s.Recovery.Failback, s.Protection.Level = "when-synced", "resume" }, ""},
-		{func(s *Spec) { s.Recovery.SettleSeconds = 86401 }, "settle_seconds 86401: use 0 to 86400"},
+		{func(s *Spec) { s.Recovery.SettleSeconds = 86401 }, "settle_seconds 86401: use more than 0, at most 86400"},
 	} {
 		s := Spec{Name: "a", Protection: Protection{Level: ProtectNone}}.Defaults(testHost())
 		test.change(&s)

@@ -179,11 +179,11 @@ func (s Spec) checkRestart(f *findings) {
 		f.add("restart policy %q: use never, on-failure or always", r.Policy)
 	}
 	if r.Attempts < 0 || r.Attempts > 1000 {
-		f.add("restart attempts %d: use 0 to 1000", r.Attempts)
+		f.add("restart attempts %d: use 1 to 1000", r.Attempts)
 	}
 	for name, seconds := range map[string]float64{"backoff_seconds": r.BackoffSeconds, "window_seconds": r.WindowSeconds} {
 		if !(seconds >= 0 && seconds <= 30*86400) {
-			f.add("restart %s %v: use 0 to 30 days", name, seconds)
+			f.add("restart %s %v: use more than 0, at most 30 days", name, seconds)
 		}
 	}
 }

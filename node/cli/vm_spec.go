@@ -140,8 +140,8 @@ func recoveryFields(c *cli.Context) map[string]any {
 	return fields
 }
 
-// checkEmpty refuses a flag that says nothing: an empty variable of a script
-// must not become a default in silence.
+// checkEmpty refuses a flag that says nothing: an empty variable of a script, or a
+// 0 where nobody has said anything, must not become a default in silence.
 func checkEmpty(c *cli.Context) error {
 	for _, flag := range specFlags(false) {
 		name := flag.Names()[0]
@@ -154,8 +154,10 @@ func checkEmpty(c *cli.Context) error {
 			continue
 		}
 		switch value := c.Value(name); value {
-		case "", 0, 0.0, "0":
-			return wrong(c, "--%s %q says nothing; leave the flag out for the default", name, fmt.Sprint(value))
+		case "":
+			return wrong(c, "--%s %q says nothing; leave the flag out %s", name, "", yesNo(c.Command.Name == "set", "to change nothing", "for the default"))
+		case 0, 0.0, "0":
+			return wrong(c, "--%s 0: use more than 0; %s is the default", name, flag.(cli.DocGenerationFlag).GetDefaultText())
 		}
 	}
 	return nil
