@@ -3,9 +3,12 @@ package node_test
 import (
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"vmctl/node/api"
@@ -58,6 +61,7 @@ func TestCreateRefused(t *testing.T) {
 		{"{name: x, memory: 1e400G}", api.Usage, ""},
 		{"{name: x, cpus: 100000}", api.Usage, "cpus"},
 		{"{name: x, cpus: -1}", api.Usage, "cpus"},
+		{"{name: x, recovery: {backoff_seconds: 0}}", api.Usage, "recovery backoff_seconds: use more than 0; 5 is the default"},
 		{"{name: x, machine: pc}", api.Usage, "machine"},
 		{"{name: x, machine: pc-q35-99.9}", "", ""}, // depends on what is known of QEMU
 		{"{name: x, cpu: 'max;id'}", api.Usage, "cpu"},
@@ -78,7 +82,6 @@ func TestCreateRefused(t *testing.T) {
 		{"{name: x, disks: [{path: " + disk + ", format: raw}]}", api.Conflict, "in use"},
 		{"{name: x, disks: [{path: " + link + ", format: raw}]}", api.Conflict, "in use"},
 		{"{name: x, disks: [{path: " + dir + "/../" + filepath.Base(dir) + "/disk, format: raw}]}", api.Conflict, "in use"},
-		{"{name: x, disks: [{size: 900T, preallocate: true}]}", api.Failed, "disk0"},
 		{"{name: x, disks: [{size: 10M}, {image: /none}]}", api.Usage, "/none"},
 		{"{name: x, kernel: /none}", api.Usage, "/none"},
 		{"{name: x, append: quiet}", api.Usage, "kernel"},
@@ -226,6 +229,31 @@ func TestOneNameAtOnce(t *testing.T) {
 	}
 	if done != 1 {
 		t.Errorf("%d guests got the name", done)
+	}
+}
+
+// TestDiskLargerThanTheFileSystemTakes: a limit of the process stands for that of
+// the file system; the kernel answers alike for both.
+func TestDiskLargerThanTheFileSystemTakes(t *testing.T) {
+	a := startAgent(t, "a")
+	before := a.files(t)
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	signal.Ignore(syscall.SIGXFSZ)
+	defer signal.Reset(syscall.SIGXFSZ)
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 1 << 40, Max: limit.Max}); err != nil {
+		t.Fatal(err)
+	}
+	err := of(a.Create(t.Context(), []byte("{name: x, memory: 64M, disks: [{size: 1G}, {size: 2T, preallocate: true}]}")))
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
+		t.Error(err)
+	}
+	want(t, "a disk that no file can be", err, api.Usage, "cannot hold so large a file")
+	want(t, "a disk that no file can be", err, api.Usage, "XFS")
+	if after := a.files(t); !slices.Equal(before, after) {
+		t.Errorf("left are %q", after)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"vmctl/node/api"
 	"vmctl/store"
 	"vmctl/vm"
+	"vmctl/vm/disk"
 )
 
 // Create implements api.Machines.
@@ -135,6 +136,9 @@ func (n *Node) register(ctx context.Context, g *guest) error {
 
 // specError gives vm's errors the codes users see.
 func specError(err error) error {
+	if errors.Is(err, disk.ErrTooLarge) {
+		return api.Errorf(api.Usage, "%v", err).WithHint("Make the disk smaller, or have the agent's --state-dir on a file system with larger files: ext4 has them up to 16 TiB, XFS and btrfs up to 8 EiB.")
+	}
 	codes := []struct {
 		is   error
 		code api.Code

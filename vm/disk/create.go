@@ -80,7 +80,9 @@ func (t Tool) empty(ctx context.Context, r Request, file *os.File) error {
 }
 
 func sizeRaw(r Request, file *os.File) error {
-	if err := file.Truncate(r.Size); err != nil {
+	if err := file.Truncate(r.Size); errors.Is(err, unix.EFBIG) {
+		return fmt.Errorf("%w: %d bytes", ErrTooLarge, r.Size)
+	} else if err != nil {
 		return err
 	}
 	if !r.Preallocate {

@@ -18,6 +18,9 @@ var (
 	ErrInUse = errors.New("disk is in use")
 	// ErrShrink: the new size is below the present one.
 	ErrShrink = errors.New("a disk only grows")
+	// ErrTooLarge: the file system does not take a file of that size, however much
+	// room it has.
+	ErrTooLarge = errors.New("the file system cannot hold so large a file")
 	// ErrFormat: not a format this package handles.
 	ErrFormat = errors.New("unknown disk format")
 )
@@ -49,6 +52,10 @@ func (t Tool) run(ctx context.Context, args ...string) (output []byte, code int,
 	message := strings.TrimSpace(strings.ReplaceAll(stderr.String(), "qemu-img: ", ""))
 	if strings.Contains(message, `Failed to get`) && strings.Contains(message, "lock") {
 		err = ErrInUse
+	}
+	// The second is what it makes of the same error when it creates qcow2.
+	if strings.Contains(message, "File too large") || strings.Contains(message, "The image size is too large") {
+		err = ErrTooLarge
 	}
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
