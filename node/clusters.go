@@ -29,7 +29,8 @@ func (n *Node) Join(ctx context.Context, addr, token string) (api.Cluster, error
 	if err := checkAddr(addr); err != nil {
 		return api.Cluster{}, api.Errorf(api.Usage, "join: %v", err)
 	}
-	if err := n.members.join(ctx, addr, token); err != nil {
+	mode, err := n.members.join(ctx, addr, token)
+	if err != nil {
 		return api.Cluster{}, err
 	}
 	ctx = context.WithoutCancel(ctx) // this node is a member now, whoever still waits
@@ -41,7 +42,7 @@ func (n *Node) Join(ctx context.Context, addr, token string) (api.Cluster, error
 	}
 	n.journal.record(info, "cluster-joined", "", "joined the cluster through "+addr)
 	n.exchange.soon()
-	n.awaitPeer(ctx)
+	n.awaitPeer(ctx, mode)
 	return n.Cluster(ctx)
 }
 
@@ -74,17 +75,19 @@ func (n *Node) coreAnew() error {
 	return nil
 }
 
-// joinBound is how long a join waits until the peer is heard and has said what it has.
+// joinBound is how long a join waits until the peer is heard and has said what it has
+// and what the third vote is.
 const joinBound = 3 * time.Second
 
-// awaitPeer lets who has just joined see the peer as it will be in a moment.
-func (n *Node) awaitPeer(ctx context.Context) {
+// awaitPeer lets who has just joined see the peer, and the third vote, as they will be
+// in a moment. A peer that is heard by an acknowledgement alone has not said the latter.
+func (n *Node) awaitPeer(ctx context.Context, mode ha.Mode) {
 	ctx, cancel := context.WithTimeout(ctx, joinBound)
 	defer cancel()
 	ticker := time.NewTicker(20 * time.Millisecond)
 	defer ticker.Stop()
 	for {
-		if _, told := n.exchange.peer(); told > 0 && n.peerHeard() {
+		if _, told := n.exchange.peer(); told > 0 && n.peerHeard() && (mode == "" || n.mode(ctx) == mode) {
 			return
 		}
 		select {
@@ -95,11 +98,19 @@ func (n *Node) awaitPeer(ctx context.Context) {
 	}
 }
 
+// mode is the third vote that the lease core knows of; empty: it does not answer.
+func (n *Node) mode(ctx context.Context) (mode ha.Mode) {
+	if n.decider.inspect(ctx, func(c *ha.Core) { mode = c.Status().Cluster.Mode }) != nil {
+		return ""
+	}
+	return mode
+}
+
 // serveJoin takes a node into the cluster.
 func (n *Node) serveJoin(ctx context.Context, conn *wire.Conn, _ wire.Hello) {
 	var request peer.JoinRequest
 	err := peer.Answer(conn, &request, func() (any, error) {
-		reply, err := n.members.admit(request, conn.Remote())
+		reply, err := n.members.admit(request, conn.Remote(), n.mode(ctx))
 		if err != nil {
 			return nil, err
 		}

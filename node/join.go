@@ -9,6 +9,7 @@ import (
 
 	"github.com/vmihailenco/msgpack/v5"
 
+	"vmctl/ha"
 	"vmctl/node/api"
 	"vmctl/node/peer"
 	"vmctl/node/wire"
@@ -43,11 +44,14 @@ type joinExtra struct {
 	Members   []memberInfo  `msgpack:"members"`
 	Witnesses []witnessInfo `msgpack:"witnesses"`
 	Joins     uint64        `msgpack:"joins,omitempty"` // with this one; 0 from an earlier version
+	// Mode is the third vote; empty from an earlier version. The lease core hears of it
+	// by a heartbeat, as ever: this says what to wait for.
+	Mode ha.Mode `msgpack:"mode,omitempty"`
 }
 
 // admit answers a node that asks to join: its token is used up and the node is
 // a member, durably and at once, before it gets its certificate.
-func (m *membership) admit(request peer.JoinRequest, from net.Addr) (peer.JoinReply, error) {
+func (m *membership) admit(request peer.JoinRequest, from net.Addr, mode ha.Mode) (peer.JoinReply, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	refuse := func(code api.Code, format string, args ...any) (peer.JoinReply, error) {
@@ -71,7 +75,7 @@ func (m *membership) admit(request peer.JoinRequest, from net.Addr) (peer.JoinRe
 	record := m.record
 	record.Members = []memberInfo{{m.self, m.addr}, {request.Node, seenAddr(request.Addr, from)}}
 	record.Joins++
-	extra, err := msgpack.Marshal(joinExtra{record.Members, record.Witnesses, record.Joins})
+	extra, err := msgpack.Marshal(joinExtra{record.Members, record.Witnesses, record.Joins, mode})
 	if err != nil {
 		return peer.JoinReply{}, fmt.Errorf("encode the members: %w", err)
 	}
@@ -119,35 +123,37 @@ func seenAddr(advertised string, from net.Addr) string {
 	return net.JoinHostPort(seen, port)
 }
 
-func (m *membership) join(ctx context.Context, addr, text string) error {
+// join makes this node a member, and says what the cluster's third vote is; empty:
+// it is not known yet.
+func (m *membership) join(ctx context.Context, addr, text string) (ha.Mode, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.identity != nil {
-		return api.Errorf(api.Conflict, "join through %s: this node is in cluster %s already", addr, m.record.Identity.ClusterName).
+		return "", api.Errorf(api.Conflict, "join through %s: this node is in cluster %s already", addr, m.record.Identity.ClusterName).
 			WithHint("`vmctl cluster leave` takes it out.")
 	}
 	if m.addr == "" {
-		return api.Errorf(api.Conflict, "join through %s: this agent has no address for a peer", addr).
+		return "", api.Errorf(api.Conflict, "join through %s: this agent has no address for a peer", addr).
 			WithHint("Start it with --listen ADDR:PORT.")
 	}
 	token, err := peer.ParseToken(text, peer.JoinToken)
 	if err != nil {
-		return api.Errorf(api.Usage, "%v", err)
+		return "", api.Errorf(api.Usage, "%v", err)
 	}
 	id, extraBytes, err := peer.Join(ctx, addr, token, m.self, m.addr)
 	if err != nil {
-		return connectError(err, "Is the agent there running with --listen, and is the port open?", "`vmctl cluster token` on the node with that address prints a token for it.")
+		return "", connectError(err, "Is the agent there running with --listen, and is the port open?", "`vmctl cluster token` on the node with that address prints a token for it.")
 	}
 	var extra joinExtra
 	if err := wire.Decode(extraBytes, &extra); err != nil {
-		return fmt.Errorf("read the members from %s: %w", addr, err)
+		return "", fmt.Errorf("read the members from %s: %w", addr, err)
 	}
 	for i := range extra.Members {
 		if extra.Members[i].Name != m.self {
 			extra.Members[i].Addr = keepReachable(extra.Members[i].Addr, addr)
 		}
 	}
-	return m.save(clusterRecord{Identity: id.Sealed, Members: extra.Members, Witnesses: extra.Witnesses, Joins: extra.Joins})
+	return extra.Mode, m.save(clusterRecord{Identity: id.Sealed, Members: extra.Members, Witnesses: extra.Witnesses, Joins: extra.Joins})
 }
 
 // keepReachable prefers the address a node was just reached at over one that

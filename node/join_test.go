@@ -211,7 +211,8 @@ func TestStartRefused(t *testing.T) {
 }
 
 // TestReplacedHost: a new host under the name of a lost one, which was started more
-// often, is heard: its heartbeats are not taken for old ones of the lost host.
+// often, is heard: its heartbeats are not taken for old ones of the lost host. It is
+// told at once what the third vote is.
 func TestReplacedHost(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
@@ -231,12 +232,19 @@ func TestReplacedHost(t *testing.T) {
 		})
 	}
 	heard("old")
+	if _, err := a.SetMode(ctx, api.ModeChange{Mode: "bias", Bias: "a"}); err != nil {
+		t.Fatal(err)
+	}
 	b.stop()
 	config := dirs(t, "b")
 	config.Listen = b.addr
 	b = run(t, config)
-	if _, err := b.Join(ctx, a.addr, a.token(t)); err != nil {
+	joined, err := b.Join(ctx, a.addr, a.token(t))
+	if err != nil {
 		t.Fatal(err)
+	}
+	if joined.Mode != "bias" || joined.Bias != "a" {
+		t.Errorf("who has just joined is told of the third vote %q %q", joined.Mode, joined.Bias)
 	}
 	heard("new")
 }

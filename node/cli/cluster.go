@@ -95,11 +95,14 @@ func clusterTable(w *tabwriter.Writer, cluster api.Cluster) {
 		}
 		fmt.Fprintf(w, "node\t%s\t%s\t%s\t%s\t%s\n", m.Name, m.Addr, reachText(m), ago(m.SeenAgo), capacityText(m))
 	}
-	if x := cluster.Witness; x != nil {
+	switch x := cluster.Witness; {
+	case x != nil:
 		fmt.Fprintf(w, "witness\t%s\t%s\t%s\t%s\n", x.Name, x.Addr, yesNo(x.Reachable, "yes", "NO"), ago(x.SeenAgo))
-		return
+	case cluster.Mode == "none":
+		fmt.Fprintln(w, "\nno witness: a dead peer is reported, but nothing is started by itself (`vmctl witness add`)")
+	default: // the third vote is no machine
+		fmt.Fprintln(w, "\n"+modeText(cluster))
 	}
-	fmt.Fprintln(w, "\nno witness: a dead peer is reported, but nothing is started by itself (`vmctl witness add`)")
 }
 
 // capacityText is what a node has, and what it would have to hold alone.

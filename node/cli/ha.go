@@ -91,6 +91,9 @@ func haMode(c *cli.Context) error {
 func modeText(cluster api.Cluster) string {
 	switch cluster.Mode {
 	case "witness":
+		if cluster.Witness == nil {
+			return "witness: it is not known here yet"
+		}
 		return "witness: " + cluster.Witness.Addr + " is the third vote"
 	case "fence":
 		return fmt.Sprintf("fence: a silent node is switched off before its guests are taken over (head start %g s)", cluster.FenceDelaySeconds)
