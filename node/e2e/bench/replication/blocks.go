@@ -27,7 +27,7 @@ const (
 )
 
 // diskSize is the size of the disk below the guest, in bytes.
-const diskSize = 256 << 20
+func diskSize() int64 { return *size << 20 }
 
 // side is the peer's side of ours, and the program that plays both.
 type side struct {
@@ -61,7 +61,7 @@ func newBlocks(ctx context.Context, dir string) (_ rig, err error) {
 			return nil, err
 		}
 	}
-	if err := fillEqual(diskSize, b.path("near/disk"), b.path("near/second"), b.path("far/disk"), b.path("peer/disk"), b.path("peer/other")); err != nil {
+	if err := fillEqual(diskSize(), b.path("near/disk"), b.path("near/second"), b.path("far/disk"), b.path("peer/disk"), b.path("peer/other")); err != nil {
 		return nil, err
 	}
 	if b.near, err = startDaemon(ctx, b.path("near"), b.path("near/disk")); err != nil {
@@ -88,16 +88,16 @@ func newBlocks(ctx context.Context, dir string) (_ rig, err error) {
 	if b.self, err = os.Executable(); err != nil {
 		return nil, err
 	}
-	if err := b.follow(armOurs, b.self, "peer/disk"); err != nil || *against == "" {
+	if err := b.follow(ctx, armOurs, b.self, "peer/disk"); err != nil || *against == "" {
 		return b, err
 	}
-	return b, b.follow(armOther, *against, "peer/other")
+	return b, b.follow(ctx, armOther, *against, "peer/other")
 }
 
 // follow starts the peer's side of a way of ours.
-func (b *blocks) follow(arm, program, replica string) (err error) {
+func (b *blocks) follow(ctx context.Context, arm, program, replica string) (err error) {
 	s := &side{program: program, addr: peer.Remote{Name: b.identity.Node}}
-	s.peer, err = startChild(program, rolePeer, peerOrders{Replica: b.path(replica), Size: diskSize, Identity: b.identity, Profile: *profile}, &s.addr.Addr)
+	s.peer, err = startChild(ctx, program, rolePeer, peerOrders{Replica: b.path(replica), Size: diskSize(), Identity: b.identity, Profile: *profile}, &s.addr.Addr)
 	if err == nil {
 		b.ours[arm] = s
 	}
@@ -107,7 +107,7 @@ func (b *blocks) follow(arm, program, replica string) (err error) {
 func (b *blocks) path(name string) string { return filepath.Join(b.dir, name) }
 
 // fillEqual makes files of a size with one content, none of it zero.
-func fillEqual(size int, paths ...string) error {
+func fillEqual(size int64, paths ...string) error {
 	random := rand.NewChaCha8([32]byte{1})
 	chunk := make([]byte, 1<<20)
 	var files []io.Writer
@@ -120,7 +120,7 @@ func fillEqual(size int, paths ...string) error {
 		files = append(files, file)
 	}
 	all := io.MultiWriter(files...)
-	for range size / len(chunk) {
+	for range size / int64(len(chunk)) {
 		_, _ = random.Read(chunk) // never fails
 		if _, err := all.Write(chunk); err != nil {
 			return err
@@ -147,15 +147,15 @@ func (b *blocks) start(ctx context.Context, arm string) (err error) {
 		err = near.mirror(ctx, 0, object{"driver": "nbd", "export": "far", "discard": "unmap", "detect-zeroes": "unmap",
 			"server": object{"type": "inet", "host": "127.0.0.1", "port": b.port}})
 	case armCopy:
-		if b.owner, err = startChild(b.self, roleCopier, copierOrders{From: b.path("near/copy"), To: net.JoinHostPort("127.0.0.1", b.port)}, new(string)); err != nil {
+		if b.owner, err = startChild(ctx, b.self, roleCopier, copierOrders{From: b.path("near/copy"), To: net.JoinHostPort("127.0.0.1", b.port)}, new(string)); err != nil {
 			return err
 		}
 		err = near.mirror(ctx, 0, object{"driver": "nbd", "export": "far", "discard": "unmap", "detect-zeroes": "unmap",
 			"server": object{"type": "unix", "path": b.path("near/copy")}})
 	case armOurs, armOther:
 		ours := b.ours[arm]
-		b.owner, err = startChild(ours.program, roleOwner, ownerOrders{Monitor: b.near.second, Target: b.path("near/mirror"), Export: socket,
-			Size: diskSize, Identity: b.identity, Peer: ours.addr, Profile: *profile}, new(string))
+		b.owner, err = startChild(ctx, ours.program, roleOwner, ownerOrders{Monitor: b.near.second, Target: b.path("near/mirror"), Export: socket,
+			Size: diskSize(), Identity: b.identity, Peer: ours.addr, Profile: *profile}, new(string))
 	}
 	if err != nil {
 		return err
@@ -224,6 +224,9 @@ func (b *blocks) stop(ctx context.Context, arm string) error {
 }
 
 func (b *blocks) close() (err error) {
+	if b.owner != nil { // its turn did not begin
+		err = b.owner.stop()
+	}
 	for _, d := range []*daemon{b.near, b.far} {
 		if d != nil {
 			err = errors.Join(err, d.close())

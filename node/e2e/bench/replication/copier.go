@@ -39,11 +39,15 @@ func copier(ctx context.Context) error {
 		return err
 	}
 	defer far.Close()
+	defer context.AfterFunc(ctx, func() { near.Close(); far.Close() })() // it is told to end before QEMU is
 	passed := make(chan error, 2)
 	for _, way := range [][2]net.Conn{{near, far}, {far, near}} {
 		go func() { passed <- pass(way[0], way[1]) }()
 	}
 	err = <-passed // QEMU ends both
+	if ctx.Err() != nil {
+		return ignoreClosed(<-passed)
+	}
 	return errors.Join(err, near.Close(), far.Close(), ignoreClosed(<-passed))
 }
 

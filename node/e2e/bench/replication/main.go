@@ -19,6 +19,7 @@ var (
 	budget  = flag.Duration("for", time.Hour, "begin no round after so long; -append goes on later")
 	more    = flag.Bool("append", false, "keep the samples that are there")
 	turn    = flag.Duration("turn", time.Second, "how long one load writes at a time")
+	size    = flag.Int64("size", 256, "the MiB of the disk below the guest")
 	dir     = flag.String("dir", "/dev/shm", "where the disks are; in memory, replication costs most against the writing itself")
 	part    = flag.String("part", "", "measure only below the guest (blocks) or only in it (guest)")
 	out     = flag.String("out", "bench/replication", "the page's file and the samples', without .md and .jsonl")
@@ -119,11 +120,18 @@ func matching[T any](all []T, pattern string, name func(T) string) []T {
 	return slices.DeleteFunc(slices.Clone(all), func(one T) bool { return !wanted.MatchString(name(one)) })
 }
 
+// undoBound is how long it may take to turn a way of replicating off.
+const undoBound = 30 * time.Second
+
 func measureArm(ctx context.Context, r rig, raw string, s Sample) (err error) {
 	if err := r.start(ctx, s.Arm); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, r.stop(ctx, s.Arm)) }()
+	defer func() { // also when it was interrupted
+		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
+		defer cancel()
+		err = errors.Join(err, r.stop(undo, s.Arm))
+	}()
 	for _, l := range matching(r.loads(), *writes, func(l load) string { return l.name }) {
 		before, err := processorOf(r.processes())
 		if err != nil {

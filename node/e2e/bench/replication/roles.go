@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"syscall"
+	"time"
 )
 
 // Our two sides run in processes of their own, as agents do: this program again
@@ -27,8 +28,12 @@ type child struct {
 	in  io.WriteCloser
 }
 
-// startChild starts one with its orders, and waits for its first word.
-func startChild(program, role string, orders, word any) (_ *child, err error) {
+// childBound is how long a child may take to end when it is told to.
+const childBound = 10 * time.Second
+
+// startChild starts one with its orders, and waits for its first word, or for the
+// end of ctx, which ends it.
+func startChild(ctx context.Context, program, role string, orders, word any) (_ *child, err error) {
 	c := &child{cmd: exec.Command(program)}
 	c.cmd.Env = append(os.Environ(), roleVariable+"="+role)
 	c.cmd.Stderr = os.Stderr
@@ -43,8 +48,12 @@ func startChild(program, role string, orders, word any) (_ *child, err error) {
 	if err := c.cmd.Start(); err != nil {
 		return nil, err
 	}
+	kill := context.AfterFunc(ctx, func() { _ = c.cmd.Process.Kill() })
 	if err = json.NewEncoder(c.in).Encode(orders); err == nil {
 		err = json.NewDecoder(out).Decode(word)
+	}
+	if !kill() {
+		err = errors.Join(err, ctx.Err())
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start the %s: %w", role, err), c.stop())
@@ -52,7 +61,12 @@ func startChild(program, role string, orders, word any) (_ *child, err error) {
 	return c, nil
 }
 
-func (c *child) stop() error { return errors.Join(c.in.Close(), c.cmd.Wait()) }
+// stop tells the child to end and waits for that; one that does not is killed, which
+// is an error.
+func (c *child) stop() error {
+	defer time.AfterFunc(childBound, func() { _ = c.cmd.Process.Kill() }).Stop()
+	return errors.Join(c.in.Close(), c.cmd.Wait())
+}
 
 // takeOrders reads what startChild has sent; ctx ends with the input.
 func takeOrders(ctx context.Context, orders any) (context.Context, error) {
