@@ -63,7 +63,7 @@ func Run(ctx context.Context, config Config, ready func(*Node)) (err error) {
 	if err := config.check(); err != nil {
 		return err
 	}
-	if err := checkRAMDir(config.RAMDir); err != nil {
+	if err := checkRAMDir(config.RAMDir, config.Log); err != nil {
 		return err
 	}
 	if err := makeDir("state-dir", config.StateDir); err != nil {

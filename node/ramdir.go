@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 
@@ -22,7 +23,10 @@ var fileSystems = map[int64]string{
 // disk it would be written out all the time, a boot of the host would not forget it,
 // and the kernel would drop pages, and with them what it knows of written ones.
 // Nothing is made: what is not there yet will be on the file system of its parent.
-func checkRAMDir(dir string) error {
+//
+// Where guests have their memory already it is only said: without an agent they would
+// freeze, and earlier versions took such a directory.
+func checkRAMDir(dir string, log *slog.Logger) error {
 	there := dir
 	for {
 		_, err := os.Stat(there)
@@ -45,6 +49,10 @@ func checkRAMDir(dir string) error {
 	name, ok := fileSystems[stat.Type]
 	if !ok {
 		name = fmt.Sprintf("a file system of type %#x", stat.Type)
+	}
+	if used, _ := filepath.Glob(filepath.Join(dir, "*.ram")); len(used) > 0 {
+		log.Error("guests' memory has to be on a tmpfs: give another --ram-dir when none runs here", "ram-dir", dir, "file system", name)
+		return nil
 	}
 	return api.Errorf(api.Usage, "start the agent: --ram-dir %s is on %s, not on a tmpfs: guests' memory has to stay in memory", dir, name).
 		WithHint("Leave it out for one below /dev/shm, or mount a tmpfs there: mount -t tmpfs -o size=80%% tmpfs %s", dir)
