@@ -90,7 +90,9 @@ func TestNotificationsOutliveTheAgent(t *testing.T) {
 		case <-time.After(30 * time.Second):
 			t.Fatalf("nothing comes after %v", kinds)
 		}
+		mu.Lock()
 		d := got[len(kinds)]
+		mu.Unlock()
 		kinds = append(kinds, d.VM+d.Kind+string(d.State))
 	}
 	n.journal.flush()

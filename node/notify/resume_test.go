@@ -132,14 +132,14 @@ func TestResume(t *testing.T) {
 func TestResumeAtAnyMoment(t *testing.T) {
 	for seed := range uint64(40) {
 		synctest.Test(t, func(t *testing.T) {
-			random := rand.New(rand.NewPCG(seed, 7))
+			random, answers := rand.New(rand.NewPCG(seed, 7)), rand.New(rand.NewPCG(seed, 8)) // the target's own
 			refused, newest := map[string]bool{}, map[string]uint64{}
 			f := &fake{}
 			f.answer = func(_ int, d Delivery) error {
 				switch {
-				case random.IntN(3) == 0:
+				case answers.IntN(3) == 0:
 					return errors.New("away")
-				case random.IntN(12) == 0 && d.State == Plain:
+				case answers.IntN(12) == 0 && d.State == Plain:
 					refused[d.ID] = true
 					newest[d.Kind] = max(newest[d.Kind], d.position) // with those that it stands for
 					return errRefused
@@ -172,6 +172,7 @@ func TestResumeAtAnyMoment(t *testing.T) {
 			f.answer = nil
 			b.open(t, map[string]sender{"exec-a": f})
 			time.Sleep(time.Hour)
+			synctest.Wait()
 			told, stood := map[string]bool{}, Off
 			for _, d := range f.got {
 				if d.State != Plain && !told[d.ID] {
