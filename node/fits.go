@@ -18,18 +18,11 @@ const (
 
 // watchFit raises and ends the alarm until ctx ends.
 func (n *Node) watchFit(ctx context.Context) {
-	ticker := time.NewTicker(fitEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
+	every(ctx, fitEvery, func() {
 		if text, known := n.tooTight(); known {
 			n.alarms.set(alarmFit, "", text != "", text)
 		}
-	}
+	})
 }
 
 // tooTight says which node could not hold everything alone; empty: neither. It is

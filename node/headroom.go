@@ -53,28 +53,24 @@ func (n *Node) findReserve() error {
 
 // watchRoom looks at the host's memory until ctx ends.
 func (n *Node) watchRoom(ctx context.Context) {
-	ticker := time.NewTicker(lookForRoom)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
+	failed := false // and said so
+	every(ctx, lookForRoom, func() {
 		available, err := n.rooms.available()
-		if err != nil {
+		if err != nil && !failed {
 			n.log.Warn("memory is not watched", "error", err)
+		}
+		if failed = err != nil; failed {
 			return
 		}
 		give, short := n.rooms.look(time.Now(), available, n.guests.copies())
 		if !short {
-			continue
+			return
 		}
 		name := n.guests.nameOf(ha.GuestID(give.guest))
 		n.guests.giveUp(give.guest)
 		n.journal.record(warning, "memory-short", name, fmt.Sprintf("this host has %d MiB of memory left, and the copy of %s's memory for checkpoints takes %d MiB: it is given up for now",
 			available>>20, name, give.bytes>>20))
-	}
+	})
 }
 
 // copies are those on this host: of its guests' memory, and of the peer's.

@@ -73,21 +73,14 @@ const pruneEvery = time.Minute
 
 // keepPruning prunes now and then, until ctx ends.
 func (n *Node) keepPruning(ctx context.Context) {
-	ticker := time.NewTicker(pruneEvery)
-	defer ticker.Stop()
 	for _, g := range n.guests.list() {
 		g.sweepKept()
 	}
-	for {
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			return
-		}
+	every(ctx, pruneEvery, func() {
 		for _, g := range n.guests.list() {
 			g.pruneKept(ctx, n.kept)
 		}
-	}
+	})
 }
 
 // sweepKept goes on with removals that were begun.

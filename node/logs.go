@@ -13,15 +13,8 @@ const logsEvery = 5 * time.Second
 
 // keepLogsShort bounds them until ctx ends.
 func (n *Node) keepLogsShort(ctx context.Context) {
-	ticker := time.NewTicker(logsEvery)
-	defer ticker.Stop()
 	failed := map[string]bool{} // said already
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
+	every(ctx, logsEvery, func() {
 		for _, g := range n.guests.list() {
 			for _, path := range []string{g.layout.SerialLog(), g.layout.QEMULog()} {
 				err := vm.KeepLogShort(path, vm.LogBound)
@@ -31,5 +24,5 @@ func (n *Node) keepLogsShort(ctx context.Context) {
 				failed[path] = err != nil
 			}
 		}
-	}
+	})
 }

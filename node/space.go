@@ -30,21 +30,14 @@ func spaceLow(free, total int64, was bool) bool {
 
 // watchSpace raises and ends the alarm until ctx ends.
 func (n *Node) watchSpace(ctx context.Context) {
-	ticker := time.NewTicker(spaceEvery)
-	defer ticker.Stop()
 	low := false
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
+	every(ctx, spaceEvery, func() {
 		free, total, err := disk.Space(n.config.StateDir)
 		if err != nil {
-			continue // whoever writes there says more of it
+			return // whoever writes there says more of it
 		}
 		low = spaceLow(free, total, low)
 		n.alarms.set(alarmSpace, "", low, fmt.Sprintf("%v of %v are left at %s: when there is nothing left, guests that write more stand still, and replicas here fall behind",
 			vm.Size(free)/vm.MiB*vm.MiB, vm.Size(total)/vm.MiB*vm.MiB, n.config.StateDir))
-	}
+	})
 }
