@@ -216,6 +216,9 @@ func summary(s api.Status) (bool, string) {
 		}
 		if missing == "" {
 			missing, reason = v.Name, "has no complete replica"
+			if v.Replica != nil && v.Replica.Reason != "" {
+				reason += ": " + v.Replica.Reason
+			}
 		}
 		if missing == v.Name && now == vm.ProtectRestart {
 			reason = "would be booted, not resumed: " + v.Replica.Trial.Why()

@@ -43,6 +43,19 @@ func TestTooTight(t *testing.T) {
 	}
 }
 
+// TestSummaryTellsWhy: who asks whether he is protected hears why not.
+func TestSummaryTellsWhy(t *testing.T) {
+	why := &api.Replica{State: "outdated", Reason: "too little memory for checkpoints"}
+	s := api.Status{VMs: []api.VM{{Name: "web", Run: true, Protection: api.Protection{Level: "resume"}, Replica: why}}, Cluster: &api.Cluster{Members: make([]api.Member, 2)}}
+	const head = "0 of 1 protected guests are covered as they shall be; web has no complete replica"
+	for _, want := range []string{head + ": too little memory for checkpoints", head} {
+		if protected, text := summary(s); protected || text != want {
+			t.Errorf("%t, %s; want %s", protected, text, want)
+		}
+		why.Reason = ""
+	}
+}
+
 // TestSummaryOfOne: one guest is not spoken of as of several.
 func TestSummaryOfOne(t *testing.T) {
 	one := api.VM{Name: "web", Run: true, Protection: api.Protection{Level: "restart"}, Replica: &api.Replica{State: "synced"}}
