@@ -39,7 +39,7 @@ type Config struct {
 	// GuestMemory bounds what guests and replicas may take, such as 6G; empty: all
 	// that the host has.
 	GuestMemory string `yaml:"guest-memory"`
-	// MemoryReserve is left free of the host's memory, see rooms; empty: a twentieth.
+	// MemoryReserve is left free of the host's memory, see headroom.Budget; empty: a twentieth.
 	MemoryReserve string `yaml:"memory-reserve"`
 
 	Notify notify.Config `yaml:"notify"` // who hears of events and alarms

@@ -29,7 +29,7 @@ func (n *Node) copiesTight(with vm.Spec) string {
 			need += spec.MemoryFile()
 		}
 	}
-	if has := n.memory - vm.Size(n.rooms.reserve); need > has {
+	if has := n.memory - vm.Size(n.budget.Reserve()); need > has {
 		return fmt.Sprintf("guests of %s, replicas and the copies that checkpoints are made from may take %v of its %v of memory: while it is short of it, guests are without checkpoints",
 			n.config.Name, need/vm.MiB*vm.MiB, n.memory/vm.MiB*vm.MiB)
 	}
@@ -38,45 +38,48 @@ func (n *Node) copiesTight(with vm.Spec) string {
 
 // findReserve reads the configuration, once the host is known.
 func (n *Node) findReserve() error {
-	reserve := defaultReserve(n.memory)
+	reserve := vm.Size(headroom.DefaultReserve(int64(n.memory)))
 	if text := n.config.MemoryReserve; text != "" {
 		var err error
 		if reserve, err = vm.ParseSize(text); err != nil || reserve < 0 || reserve > n.memory {
 			return api.Errorf(api.Usage, "--memory-reserve %q: use a size such as 1G, at most this host's %v", text, n.memory/vm.MiB*vm.MiB)
 		}
 	}
-	n.rooms = &rooms{available: headroom.System{}.Available, reserve: int64(reserve), out: map[string]without{}}
-	available, err := n.rooms.available()
-	n.rooms.look(time.Now(), available, nil)
+	n.budget = headroom.NewBudget(int64(reserve))
+	available, err := headroom.System{}.Available()
+	n.budget.Look(time.Now(), available, nil)
 	return err
 }
+
+// lookForRoom is how often the host's memory is looked at.
+const lookForRoom = 250 * time.Millisecond
 
 // watchRoom looks at the host's memory until ctx ends.
 func (n *Node) watchRoom(ctx context.Context) {
 	failed := false // and said so
 	every(ctx, lookForRoom, func() {
-		available, err := n.rooms.available()
+		available, err := headroom.System{}.Available()
 		if err != nil && !failed {
 			n.log.Warn("memory is not watched", "error", err)
 		}
 		if failed = err != nil; failed {
 			return
 		}
-		give, short := n.rooms.look(time.Now(), available, n.guests.copies())
+		give, short := n.budget.Look(time.Now(), available, n.guests.copies())
 		if !short {
 			return
 		}
-		name := n.guests.nameOf(ha.GuestID(give.guest))
-		n.guests.giveUp(give.guest)
+		name := n.guests.nameOf(ha.GuestID(give.Guest))
+		n.guests.giveUp(give.Guest)
 		n.journal.record(warning, "memory-short", name, fmt.Sprintf("this host has %d MiB of memory left, and the copy of %s's memory for checkpoints takes %d MiB: it is given up for now",
-			available>>20, name, give.bytes>>20))
+			available>>20, name, give.Bytes>>20))
 	})
 }
 
 // copies are those on this host: of its guests' memory, and of the peer's.
-func (gs *guests) copies() (list []copyHeld) {
+func (gs *guests) copies() (list []headroom.Copy) {
 	for _, g := range gs.list() {
-		list = append(list, copyHeld{g.id, g.copyHere()})
+		list = append(list, headroom.Copy{Guest: g.id, Bytes: g.copyHere()})
 	}
 	return list
 }
@@ -116,7 +119,7 @@ func (gs *guests) giveUp(id string) {
 }
 
 // room is what this host can spare for a copy of the guest's memory.
-func (g *guest) room() int64 { return g.n.rooms.of(g.id, g.copyHere() > 0, time.Now()) }
+func (g *guest) room() int64 { return g.n.budget.Room(g.id, g.copyHere() > 0, time.Now()) }
 
 // roomForImage is room for one that is a file among the guests' memory. What the others
 // there have not touched yet is theirs: a guest that finds no room for a page dies.

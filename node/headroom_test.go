@@ -4,15 +4,17 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"vmctl/snapshot"
 	"vmctl/vm"
+	"vmctl/vm/headroom"
 )
 
 // TestImageLeavesRoomForGuests: the room of a replica's image is what is free without
 // what the guests that run here, and other replicas, may still write.
 func TestImageLeavesRoomForGuests(t *testing.T) {
-	n := &Node{config: Config{Name: "a", RAMDir: t.TempDir()}, rooms: &rooms{left: 1 << 60, out: map[string]without{}}}
+	n := &Node{config: Config{Name: "a", RAMDir: t.TempDir()}, budget: headroom.NewBudget(0)}
 	n.guests = newGuests(n)
 	add := func(id string, size vm.Size, level string) *guest {
 		g := &guest{n: n, id: id, owner: "b", layout: vm.NewLayout("/s", "/r", n.config.RAMDir, id),
@@ -39,7 +41,7 @@ func TestImageLeavesRoomForGuests(t *testing.T) {
 	if got, want := n.guests.promised(asked), int64((40+5)*vm.MiB); got != want {
 		t.Errorf("%d bytes are promised, want %d", got, want)
 	}
-	n.rooms.left = 7
+	n.budget.Look(time.Now(), 7, nil)
 	if got := asked.roomForImage(); got != 7 {
 		t.Errorf("room %d of the host's 7", got)
 	}

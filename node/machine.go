@@ -63,7 +63,7 @@ var errUnleased = errors.New("there is no lease: neither peer nor witness has co
 // thousandths of that, when it looks for a process to end for lack of it. Whatever is
 // not ours goes first. The agent has a score of -800 from its unit: it goes before the
 // largest guest if the copies that it holds are about as large, for it comes back
-// within a lease, and no guest notices. It gives them up before that, see rooms.
+// within a lease, and no guest notices. It gives them up before that, see headroom.Budget.
 const guestScore = -850
 
 // request describes a start under the present lease.

@@ -19,6 +19,7 @@ import (
 	"vmctl/store"
 	"vmctl/vm"
 	"vmctl/vm/guard"
+	"vmctl/vm/headroom"
 )
 
 // Node is a running agent.
@@ -43,7 +44,7 @@ type Node struct {
 	decider   *decider
 	links     *lease.Links
 	guests    *guests
-	rooms     *rooms
+	budget    *headroom.Budget
 	contact   contact
 	keeping   *keeping
 	recoverer *recoverer
