@@ -250,7 +250,8 @@ func (g *guest) failed(err error) {
 		g.n.recoverer.tell(recovery.Ended{ID: ha.GuestID(g.id)})
 		return
 	case attempt != nil && attempt.How == recovery.Resume && errors.Is(err, syscall.ENOSPC):
-		// A full disk says nothing against the checkpoint: its memory is kept.
+		// A full disk, or memory, says nothing against the checkpoint: it is kept.
+		g.n.alarms.set(alarmStart, g.name(), true, err.Error())
 		g.locked(func() { g.status.failure, g.status.hold = err.Error(), time.Now().Add(time.Second) })
 		g.n.recoverer.tell(recovery.Ended{ID: ha.GuestID(g.id)})
 		return

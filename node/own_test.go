@@ -25,7 +25,7 @@ func TestFullDiskDoesNotCostTheMemory(t *testing.T) {
 		waits  bool
 		alarms []string
 	}{
-		{"full disk", full, recovery.Resume, true, nil},
+		{"full disk", full, recovery.Resume, true, []string{"web/guest-failed"}}, // as long as it lasts
 		{"bad state", errors.New("load the device state: QEMU says no"), recovery.Restart, false, nil},
 	} {
 		d, g := keeper(t, "a")

@@ -5,13 +5,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 	"time"
 
 	"vmctl/ha"
 	"vmctl/ha/recovery"
 	"vmctl/snapshot"
+	"vmctl/snapshot/memory"
 	"vmctl/snapshot/replica"
 	"vmctl/vm"
+	"vmctl/vm/disk"
 	"vmctl/vm/guard"
 	"vmctl/vm/qmp"
 )
@@ -28,6 +31,9 @@ func (g *guest) takeUp(ctx context.Context, taking ha.TakeOver) (m *machine, err
 	}
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
+	}
+	if errors.Is(failure, syscall.ENOSPC) {
+		return nil, failure // which says nothing against the checkpoint: it is kept
 	}
 	if m == nil {
 		g.endSpare("the guest is not resumed")
@@ -68,6 +74,9 @@ func (g *guest) fromReplica(ctx context.Context, taking ha.TakeOver) (*machine, 
 	}
 	m, how, err := g.fromCheckpoint(ctx, taking.Epoch, checkpoint, standby)
 	if errors.Is(err, errState) && ctx.Err() == nil {
+		if full := g.memoryFull(checkpoint); full != nil {
+			return nil, "", fmt.Errorf("%w: %w", full, err)
+		}
 		m, how, err = g.fromBefore(ctx, taking.Epoch, checkpoint, standby, err)
 	}
 	if err != nil {
@@ -75,6 +84,21 @@ func (g *guest) fromReplica(ctx context.Context, taking ha.TakeOver) (*machine, 
 	}
 	g.resumed()
 	return m, how, nil
+}
+
+// memoryFull says that there is no room for what a checkpoint's guest has not touched
+// yet of its memory. A QEMU that loads its state, and writes to such a page, dies then:
+// the one before would fare no better.
+func (g *guest) memoryFull(from replica.Checkpoint) error {
+	taken, err := memory.Allocated(from.RAMPath)
+	if err != nil {
+		return nil
+	}
+	free, err := disk.Free(g.n.config.RAMDir)
+	if more := from.RAMSize - taken; err == nil && free < more {
+		return fmt.Errorf("resume %s: its memory may take %d MiB more, %d MiB are free at %s: %w", g.name(), more>>20, free>>20, g.n.config.RAMDir, syscall.ENOSPC)
+	}
+	return nil
 }
 
 // resumed lets go of a replica that has become the guest. An agent that dies

@@ -48,3 +48,19 @@ func TestTooLittleMemory(t *testing.T) {
 	b.must(b.B.Free())
 	b.takenOver()
 }
+
+// TestFullMemoryDoesNotCostTheCheckpoint has a standby take over while there is no room
+// for another page of memory: a QEMU that writes to one dies. It waits for room, and goes
+// on from the last checkpoint.
+func TestFullMemoryDoesNotCostTheCheckpoint(t *testing.T) {
+	b := sharedBench(t, resumed)
+	b.synced(b.A)
+	killed := b.killAgent(b.A)
+	b.must(b.B.FillRAM())
+	b.recorded(b.B, "recovery-starts")
+	time.Sleep(3 * time.Second) // it is tried again and again
+	b.must(b.B.Free())
+	b.resumed(b.B, killed)
+	b.must(b.A.StartAgent(t.Context()))
+	b.synced(b.B)
+}

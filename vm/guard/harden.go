@@ -3,6 +3,7 @@ package guard
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -109,8 +110,10 @@ func schedule(attr *unix.SchedAttr) error {
 // limit applies l to QEMU right after its start, before it has other threads.
 func (c *child) limit(l Limits) error {
 	var errs []error
-	if l.OOMScoreAdj != nil {
-		errs = append(errs, writeProc(strconv.Itoa(c.pid), "oom_score_adj", *l.OOMScoreAdj))
+	if l.OOMScoreAdj != nil { // containers refuse it, as for the guard itself
+		if err := writeProc(strconv.Itoa(c.pid), "oom_score_adj", *l.OOMScoreAdj); !errors.Is(err, fs.ErrPermission) {
+			errs = append(errs, err)
+		}
 	}
 	if l.Nice != nil {
 		errs = append(errs, unix.Setpriority(unix.PRIO_PROCESS, c.pid, *l.Nice))
