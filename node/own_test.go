@@ -24,9 +24,10 @@ func TestFullDiskDoesNotCostTheMemory(t *testing.T) {
 		next   recovery.How
 		waits  bool
 		alarms []string
+		told   []string
 	}{
-		{"full disk", full, recovery.Resume, true, []string{"web/guest-failed"}}, // as long as it lasts
-		{"bad state", errors.New("load the device state: QEMU says no"), recovery.Restart, false, nil},
+		{"full disk", full, recovery.Resume, true, []string{"web/guest-failed"}, []string{"web/guest-failedon"}}, // as long as it lasts
+		{"bad state", errors.New("load the device state: QEMU says no"), recovery.Restart, false, nil, nil},
 	} {
 		d, g := keeper(t, "a")
 		g.n.recoverer = newRecoverer(g.n)
@@ -58,7 +59,7 @@ func TestFullDiskDoesNotCostTheMemory(t *testing.T) {
 		if second == nil || second.How != c.next {
 			t.Errorf("%s: the next start is %+v, want %s", c.name, second, c.next)
 		}
-		d.want(t, c.name, c.alarms, nil)
+		d.want(t, c.name, c.alarms, c.told)
 	}
 }
 
