@@ -164,6 +164,7 @@ func receiveFile(conn *wire.Conn, dir string, f bootFile) error {
 	if err != nil {
 		return err
 	}
+	defer os.Remove(path + ".new") // has another name by then, if all went well
 	defer file.Close()
 	hash := sha256.New()
 	for got := int64(0); got < f.Size; {
@@ -187,8 +188,8 @@ func receiveFile(conn *wire.Conn, dir string, f bootFile) error {
 	if !bytes.Equal(hash.Sum(nil), f.Sum) {
 		return fmt.Errorf("boot file %s arrived damaged", f.Name)
 	}
-	if err := errors.Join(file.Sync(), os.Rename(path+".new", path)); err != nil {
+	if err := file.Sync(); err != nil {
 		return err
 	}
-	return nil
+	return os.Rename(path+".new", path)
 }

@@ -72,6 +72,28 @@ func (f Files) Open(path string, flag int) (*File, error) {
 	return file, nil
 }
 
+// Place makes the file at path, or replaces it: it has what fill writes, or is not
+// there and nothing is left of it. With fill syncing it that holds in a power cut;
+// its name is durable after SyncDir. The caller closes the file.
+func (f Files) Place(path string, fill func(*File) error) (*File, error) {
+	temporary := path + TemporarySuffix
+	file, err := f.Open(temporary, os.O_CREATE|os.O_TRUNC)
+	if err != nil {
+		return nil, err
+	}
+	if err = fill(file); err == nil {
+		err = f.Rename(temporary, path)
+	}
+	if err != nil { // a disk without room, say, which its remains would make fuller
+		return nil, errors.Join(err, file.Close(), f.Remove(temporary))
+	}
+	return file, nil
+}
+
+// TemporarySuffix ends the names of files that Place has not finished. A power cut
+// leaves them: who owns the directory removes them.
+const TemporarySuffix = ".tmp"
+
 // MakeDir makes a directory and those it is in, as far as they are not there,
 // durably.
 func (f Files) MakeDir(path string) error {

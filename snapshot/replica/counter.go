@@ -75,17 +75,7 @@ func (c *Counter) Last() uint64 {
 func (c *Counter) reserve(limit uint64) error {
 	data := binary.BigEndian.AppendUint64([]byte(counterMagic), limit)
 	data = binary.BigEndian.AppendUint64(data, xxhash.Sum64(data))
-	file, err := c.files.create(c.path + ".new")
-	if err != nil {
-		return err
-	}
-	if err = c.files.write(file, data); err == nil {
-		err = c.files.sync(file)
-	}
-	if err = errors.Join(err, file.Close()); err != nil {
-		return err
-	}
-	if err := c.files.rename(c.path+".new", c.path); err != nil {
+	if err := c.files.replace(c.path, data); err != nil {
 		return err
 	}
 	if err := c.files.syncDir(c.dir); err != nil {

@@ -36,6 +36,26 @@ func (f files) create(path string) (*durable.File, error) {
 	return f.durable.Open(path, os.O_CREATE|os.O_TRUNC)
 }
 
+// replace gives a file new content, of which a failure leaves nothing: the name is
+// durable after syncDir.
+func (f files) replace(path string, data []byte) error {
+	fresh := path + ".new"
+	file, err := f.create(fresh)
+	if err != nil {
+		return err
+	}
+	if err = f.write(file, data); err == nil {
+		err = f.sync(file)
+	}
+	if err = errors.Join(err, file.Close()); err == nil {
+		err = f.rename(fresh, path)
+	}
+	if err != nil { // a disk without room, say, which its remains would make fuller
+		return errors.Join(err, f.remove(fresh))
+	}
+	return nil
+}
+
 func (f files) write(file *durable.File, p []byte) error {
 	if err := f.ask("write", file.Name()); err != nil {
 		if errors.Is(err, errTorn) {

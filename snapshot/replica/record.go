@@ -129,19 +129,7 @@ func (f files) writeRecord(dir string, r *record) error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(dir, recordName)
-	file, err := f.create(path + ".new")
-	if err != nil {
-		return fmt.Errorf("write replica record: %w", err)
-	}
-	err = f.write(file, data)
-	if err == nil {
-		err = f.sync(file)
-	}
-	if err = errors.Join(err, file.Close()); err != nil {
-		return fmt.Errorf("write replica record: %w", err)
-	}
-	if err := f.rename(path+".new", path); err != nil {
+	if err := f.replace(filepath.Join(dir, recordName), data); err != nil {
 		return fmt.Errorf("write replica record: %w", err)
 	}
 	if err := f.syncDir(dir); err != nil {

@@ -210,19 +210,16 @@ func (i *Identity) write() error {
 }
 
 func replaceFile(files durable.Files, path string, content []byte) error {
-	temporary := path + ".tmp"
-	file, err := files.Open(temporary, os.O_CREATE|os.O_TRUNC)
+	file, err := files.Place(path, func(file *durable.File) error {
+		if _, err := file.Write(content); err != nil {
+			return err
+		}
+		return file.Sync()
+	})
 	if err != nil {
 		return err
 	}
-	_, err = file.Write(content)
-	if err == nil {
-		err = file.Sync()
-	}
-	if err = errors.Join(err, file.Close()); err != nil {
-		return err
-	}
-	if err := files.Rename(temporary, path); err != nil {
+	if err := file.Close(); err != nil {
 		return err
 	}
 	return files.SyncDir(filepath.Dir(path))

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 
 	"vmctl/snapshot/durable"
@@ -49,25 +48,21 @@ func (d *Disk) Hold() error {
 }
 
 func createHold(files durable.Files, path string, diskSize int64) (*segment, error) {
-	temporary := path + ".tmp"
-	file, err := files.Open(temporary, os.O_CREATE|os.O_TRUNC)
+	s := &segment{path: path, files: files, end: headerSize, synced: headerSize, saved: blockSet{}, hold: true}
+	var err error
+	s.file, err = files.Place(path, func(file *durable.File) error {
+		var head [headerSize]byte
+		putHeader(head[:], magicSegment, 0, 0, diskSize, nil)
+		if _, err := file.WriteAt(head[:], 0); err != nil {
+			return err
+		}
+		return file.Sync()
+	})
 	if err != nil {
 		return nil, err
 	}
-	s := &segment{path: path, files: files, file: file, end: headerSize, synced: headerSize, saved: blockSet{}, hold: true}
-	var head [headerSize]byte
-	putHeader(head[:], magicSegment, 0, 0, diskSize, nil)
-	if _, err = file.WriteAt(head[:], 0); err == nil {
-		err = file.Sync()
-	}
-	if err == nil {
-		err = files.Rename(temporary, path)
-	}
-	if err == nil {
-		err = files.SyncDir(filepath.Dir(path))
-	}
-	if err != nil {
-		return nil, errors.Join(err, file.Close())
+	if err = files.SyncDir(filepath.Dir(path)); err != nil {
+		return nil, errors.Join(err, s.remove()) // a later Open must not take it for one that was kept
 	}
 	return s, nil
 }

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 
+	"vmctl/snapshot/durable"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -34,7 +36,7 @@ func (d *Disk) loadSegments() error {
 		name, isSegment := strings.CutSuffix(entry.Name(), segmentSuffix)
 		sequence, err := strconv.ParseUint(name, 16, 64)
 		if !isSegment || err != nil || len(name) != 16 {
-			if strings.HasSuffix(entry.Name(), ".tmp") {
+			if strings.HasSuffix(entry.Name(), durable.TemporarySuffix) {
 				_ = d.files.Remove(filepath.Join(d.undoPath(), entry.Name()))
 			}
 			continue

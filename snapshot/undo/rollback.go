@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"vmctl/snapshot/durable"
 )
 
 // intentName is the file that says which marker a rollback is under way to.
@@ -74,16 +76,14 @@ func (d *Disk) rollback(to uint64) error {
 // writeIntent says under a name what is under way; it is there in whole or not
 // at all while this process' writes are.
 func (d *Disk) writeIntent(path string, to uint64) error {
-	temporary := path + ".tmp"
-	file, err := d.files.Open(temporary, os.O_CREATE|os.O_TRUNC)
+	file, err := d.files.Place(path, func(file *durable.File) error {
+		_, err := file.Write(strconv.AppendUint(nil, to, 10))
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	_, err = file.Write(strconv.AppendUint(nil, to, 10))
-	if err = errors.Join(err, file.Close()); err != nil {
-		return err
-	}
-	return d.files.Rename(temporary, path)
+	return file.Close()
 }
 
 // verify lists the records of a segment after checking every one.

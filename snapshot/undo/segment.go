@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"os"
 
 	"vmctl/snapshot/durable"
 )
@@ -123,19 +122,15 @@ func longest(all []record) (n int64) {
 // not at all.
 func createSegment(files durable.Files, dir string, sequence uint64, diskSize int64) (*segment, error) {
 	s := &segment{files: files, sequence: sequence, path: segmentPath(dir, sequence), end: headerSize, saved: blockSet{}, unsynced: true}
-	temporary := s.path + ".tmp"
-	file, err := files.Open(temporary, os.O_CREATE|os.O_TRUNC)
+	var err error
+	s.file, err = files.Place(s.path, func(file *durable.File) error {
+		var head [headerSize]byte
+		putHeader(head[:], magicSegment, sequence, 0, diskSize, nil)
+		_, err := file.WriteAt(head[:], 0)
+		return err
+	})
 	if err != nil {
 		return nil, err
-	}
-	s.file = file
-	var head [headerSize]byte
-	putHeader(head[:], magicSegment, sequence, 0, diskSize, nil)
-	if _, err = file.WriteAt(head[:], 0); err == nil {
-		err = files.Rename(temporary, s.path)
-	}
-	if err != nil {
-		return nil, errors.Join(err, file.Close(), files.Remove(temporary))
 	}
 	return s, nil
 }
