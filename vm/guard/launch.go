@@ -138,9 +138,10 @@ func decodeLaunch(path string, data []byte) (Launch, error) {
 	return l, nil
 }
 
-// writeFile replaces path by a file of mode 0600 with data in one step.
+// writeFile replaces path by a file of mode 0600 with data in one step. Nobody else
+// may write to path: what a kill leaves has one name, which the next one takes over.
 func writeFile(path string, data []byte, durable bool) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // 0600
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
