@@ -41,8 +41,8 @@ func (c *chaos) sameFiles(h *lab.Host, owner bool) error {
 var mayBe = []string{
 	"s/guests/UUID/exit.json", "s/guests/UUID/serial.log", "s/guests/UUID/qemu.log", "s/guests/UUID/sequence",
 	"s/guests/UUID/exit.json.new", // of a guard that was killed over it: the next one's takes its place
-	"r/g/UUID8/guard.sock.lock", // a lock's file must not be removed while another may wait for it
-	"/UUID-N-N.undo",            // the way back to the checkpoint before, kept when few pages changed
+	"r/g/UUID8/guard.sock.lock",   // a lock's file must not be removed while another may wait for it
+	"/UUID-N-N.undo",              // the way back to the checkpoint before, kept when few pages changed
 	// Of the replica that was resumed: the next owner's first stream removes it.
 	"s/guests/UUID/disks/disk0.raw.undo/N.seg", "s/guests/UUID/replica/checkpoint", "s/guests/UUID/replica/lock", "/UUID-N-N.ram",
 }
