@@ -73,6 +73,9 @@ func (n *Node) resize(ctx context.Context, g *guest, diskName string, growth vm.
 	if warnings, err = n.admitGrowth(ctx, g, i, want-was, force); err != nil {
 		return nil, err
 	}
+	if err := vm.MayGrow(g.layout.Disk(g.spec().Disks[i], g.onReplica()), want); err != nil {
+		return nil, fmt.Errorf("resize disk %s of %s: %w", diskName, g.name(), err)
+	}
 	if m != nil {
 		err = g.growRunning(ctx, m, i, want)
 	} else {

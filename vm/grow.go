@@ -47,6 +47,15 @@ func (s Spec) Resized(disk int, size int64) Spec {
 	return s
 }
 
+// MayGrow says whether the file system takes a disk of that size: disk.ErrTooLarge if
+// not. To be asked before anything is changed for it.
+func MayGrow(file DiskFile, size int64) error {
+	if file.Format != FormatRaw {
+		return nil // the file is as large as what was written
+	}
+	return disk.Takes(file.Path, size)
+}
+
 // GrowStopped makes a disk of a guest that does not run larger, durably.
 func GrowStopped(ctx context.Context, h Host, d Disk, file DiskFile, size int64) error {
 	return disk.Tool{Path: h.QEMUImg}.Grow(ctx, file.Path, file.Format, size, d.Preallocate)

@@ -45,4 +45,10 @@ func TestLargerThanTheFileSystemTakes(t *testing.T) {
 	if err := (Tool{}).Grow(t.Context(), filepath.Join(dir, "disk"), "raw", 2*tib, false); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("one that grows: %v", err)
 	}
+	for size, want := range map[int64]error{tib: nil, 2 * tib: ErrTooLarge} { // QEMU's own disk: asked beforehand
+		if err := Takes(filepath.Join(dir, "disk"), size); !errors.Is(err, want) {
+			t.Errorf("of %d bytes: %v, want %v", size, err, want)
+		}
+	}
+	only(t, dir, "disk")
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,6 +32,25 @@ func Reserve(path string, from, to int64) error {
 	err = unix.Fallocate(int(file.Fd()), unix.FALLOC_FL_KEEP_SIZE, from, to-from)
 	if err = errors.Join(err, file.Close()); err != nil {
 		return fmt.Errorf("take %d bytes of space for disk %s: %w", to-from, path, err)
+	}
+	return nil
+}
+
+// Takes is ErrTooLarge if the file system of an image takes no file of size bytes,
+// however much room it has. A file system that cannot be asked without a trace has
+// no objection.
+func Takes(path string, size int64) error {
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return fmt.Errorf("look at the file system of %s: %w", path, err)
+	}
+	file, err := os.OpenFile(filepath.Dir(real), unix.O_TMPFILE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil
+	}
+	defer file.Close()
+	if errors.Is(file.Truncate(size), unix.EFBIG) {
+		return fmt.Errorf("%w: %d bytes", ErrTooLarge, size)
 	}
 	return nil
 }
