@@ -368,6 +368,7 @@ func TestReplicaEqualsTheDiskWhoeverIsKilled(t *testing.T) {
 					g.wake()
 					g.openIdentity(fmt.Sprint(random.Uint64()))
 					g.spoil("d0", random.Int64N(int64(size)))
+					<-g.last.over // until the owner has heard of it, the replica counts for him
 				}
 				writers.Wait()
 			}
