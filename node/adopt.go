@@ -159,6 +159,9 @@ func (g *guest) adoptRunning(ctx context.Context, client *guard.Client, status g
 		return nil, err
 	}
 	m.monitor = l.monitor
+	if err := g.foundRunning(ctx, m); err != nil {
+		g.log.Warn("it is not known whether the guest is paused as its user said", "error", err)
+	}
 	if _, err := qmp.RemoveStaleFDs(ctx, m.monitor); err != nil {
 		g.log.Warn("files of an earlier agent stay with QEMU", "error", err)
 	}

@@ -35,7 +35,15 @@ func (n *Node) Act(ctx context.Context, name string, verb api.Verb, option api.O
 			warnings, err = n.start(ctx, g, option.Force)
 			return err
 		},
-		api.Stop: n.stop, api.Kill: n.kill, api.Reset: n.reset, api.Pause: n.pause, api.Unpause: n.unpause,
+		api.Stop: n.stop, api.Kill: n.kill, api.Reset: n.reset,
+		api.Pause: func(ctx context.Context, g *guest, _ time.Duration) (err error) {
+			warnings, err = n.setPaused(ctx, g, true)
+			return err
+		},
+		api.Unpause: func(ctx context.Context, g *guest, _ time.Duration) (err error) {
+			warnings, err = n.setPaused(ctx, g, false)
+			return err
+		},
 	}
 	if err := acts[verb](ctx, g, option.Bound); err != nil {
 		return api.VM{}, specError(err)
@@ -161,14 +169,6 @@ func (n *Node) bringDown(ctx context.Context, g *guest, word string, end func(*m
 
 func (n *Node) reset(ctx context.Context, g *guest, _ time.Duration) error {
 	return n.onRunning(g, "reset", func(m *machine) error { return m.Reset(ctx) })
-}
-
-func (n *Node) pause(ctx context.Context, g *guest, _ time.Duration) error {
-	return n.onRunning(g, "pause", func(m *machine) error { return m.Pause(ctx) })
-}
-
-func (n *Node) unpause(ctx context.Context, g *guest, _ time.Duration) error {
-	return n.onRunning(g, "unpause", func(m *machine) error { return m.Unpause(ctx) })
 }
 
 func (n *Node) onRunning(g *guest, word string, act func(*machine) error) error {

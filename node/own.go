@@ -200,6 +200,9 @@ func (g *guest) boot(ctx context.Context) (*machine, error) {
 	if err := g.writePlace(func(p *placeRecord) { p.Epoch, p.Left = epoch, nil }); err != nil {
 		return nil, err
 	}
+	if err := g.startsRunning(); err != nil {
+		return nil, err
+	}
 	m, err := startMachine(ctx, g, epoch, vm.Options{Replica: onReplica})
 	if err != nil {
 		return nil, err

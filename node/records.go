@@ -19,6 +19,10 @@ type guestRecord struct {
 	Run     bool      `msgpack:"run"`     // the user wants it to run
 	Removed bool      `msgpack:"removed"` // kept until the peer knows
 	Created time.Time `msgpack:"created"`
+	// Paused is what the user has said last of the guest that runs: a takeover may be
+	// from a checkpoint that is older. nil: nothing, or an agent that keeps no such word
+	// wrote this; then the checkpoint tells.
+	Paused *bool `msgpack:"paused,omitempty"`
 }
 
 // newerThan says which of two versions of a record stands.

@@ -66,7 +66,7 @@ func (g *guest) fromReplica(ctx context.Context, taking ha.TakeOver) (*machine, 
 		return nil, "", err
 	}
 	err = g.writePlace(func(p *placeRecord) {
-		p.Replica, p.Epoch, p.Resuming = true, taking.Epoch, checkpoint.RunState
+		p.Replica, p.Epoch, p.Resuming = true, taking.Epoch, g.stateAfter(checkpoint)
 		p.From, p.Left = momentOf(checkpoint), nil
 	})
 	if err != nil {
@@ -241,7 +241,7 @@ func (m *machine) resume(ctx context.Context, g *guest, epoch uint64, from repli
 	if _, err := activate(ctx); err != nil {
 		return err
 	}
-	if from.RunState == "running" {
+	if g.stateAfter(from) == string(vm.StateRunning) {
 		if err := m.monitor.Execute(ctx, "cont", nil, nil); err != nil {
 			return fmt.Errorf("let the guest go on: %w", err)
 		}

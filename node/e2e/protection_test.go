@@ -72,24 +72,47 @@ func (b *bench) staysStopped() {
 	b.notTaken()
 }
 
-// TestPausedStaysPaused takes over a guest that its user had paused.
+// TestPausedStaysPaused takes over a guest that its user had paused. His last word
+// holds, also when the last checkpoint is older than that.
 func TestPausedStaysPaused(t *testing.T) {
 	b := sharedBench(t, resumed)
-	_, err := b.A.CLI(t.Context(), "vm", "pause", lab.GuestName)
-	b.must(err)
-	b.pausedSince(b.A, time.Now())
+	pause := func(on *lab.Host, verb string) time.Time {
+		_, err := on.CLI(t.Context(), "vm", verb, lab.GuestName)
+		b.must(err)
+		return time.Now()
+	}
+	paused := func(on *lab.Host) {
+		_, err := on.WaitState(t.Context(), 30*time.Second, func(v api.VM) error {
+			if v.Owner != on.Name || v.State != "paused" {
+				return fmt.Errorf("on %s it is %s", v.Owner, v.State)
+			}
+			return nil
+		})
+		b.must(err)
+	}
+	b.pausedSince(b.A, pause(b.A, "pause"))
 	b.powerCut(b.A)
-	_, err = b.B.WaitState(t.Context(), 30*time.Second, func(v api.VM) error {
-		if v.Owner != b.B.Name || v.State != "paused" {
-			return fmt.Errorf("on %s it is %s", v.Owner, v.State)
-		}
-		return nil
-	})
-	b.must(err)
-	going := time.Now()
-	_, err = b.B.CLI(t.Context(), "vm", "unpause", lab.GuestName)
-	b.must(err)
-	b.resumed(b.B, going)
+	paused(b.B)
+	b.resumed(b.B, pause(b.B, "unpause"))
+
+	b.atRest(b.A)
+	b.must(b.A.PowerOn(t.Context()))
+	b.synced(b.B)
+	b.heardOut(b.B)
+	pause(b.B, "pause") // the last checkpoint is of a guest that runs
+	b.must(b.B.PowerCut(t.Context()))
+	paused(b.A)
+	b.resumed(b.A, pause(b.A, "unpause"))
+
+	b.atRest(b.B)
+	b.must(b.B.PowerOn(t.Context()))
+	b.synced(b.A)
+	b.pausedSince(b.A, pause(b.A, "pause"))
+	b.heardOut(b.A)
+	pause(b.A, "unpause") // the last checkpoint is of one that is paused
+	cut := time.Now()
+	b.must(b.A.PowerCut(t.Context()))
+	b.resumed(b.B, cut)
 }
 
 // TestRestartLevel protects the disks only, two of them, one qcow2: after the
