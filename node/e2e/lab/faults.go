@@ -12,12 +12,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// link sets the host's cable up or down.
+func (h *Host) link(ctx context.Context, state string) error {
+	return runScript(ctx, []string{"ip -n " + h.lab.switchNS() + " link set p" + h.Name + " " + state})
+}
+
+// Unplug takes the host's cable down; Plug puts it back.
+func (h *Host) Unplug(ctx context.Context) error { return h.link(ctx, "down") }
+
+// Plug is the inverse of Unplug.
+func (h *Host) Plug(ctx context.Context) error { return h.link(ctx, "up") }
+
+// drop throws away what comes from another host.
+func (h *Host) drop(ctx context.Context, from *Host) error {
+	h.working.RLock()
+	defer h.working.RUnlock()
+	return h.inside(ctx, "nft", "add table inet lab; add chain inet lab in { type filter hook input priority 0; }; add rule inet lab in ip saddr "+from.Addr+" drop")
+}
+
 // Drop throws away what comes in from another host, one way; Heal lets it
 // through.
 func (h *Host) Drop(ctx context.Context, from *Host) error { return h.drop(ctx, from) }
 
 // Slow bounds what goes to and from the host to so many bits in a second.
 func (h *Host) Slow(ctx context.Context, bits int) error {
+	h.working.RLock()
+	defer h.working.RUnlock()
 	shape := fmt.Sprintf(" root tbf rate %dbit burst 32kb latency 500ms", bits)
 	return runScript(ctx, []string{
 		"tc -n " + h.lab.switchNS() + " qdisc replace dev p" + h.Name + shape,
@@ -27,6 +47,8 @@ func (h *Host) Slow(ctx context.Context, bits int) error {
 
 // Fast ends Slow.
 func (h *Host) Fast(ctx context.Context) error {
+	h.working.RLock()
+	defer h.working.RUnlock()
 	for ns, dev := range map[string]string{h.lab.switchNS(): "p" + h.Name, h.ns: "eth0"} {
 		out, err := exec.CommandContext(ctx, "tc", "-n", ns, "qdisc", "show", "dev", dev).Output()
 		if err != nil {

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -31,6 +32,10 @@ type Host struct {
 	config string // file for the agent's next start; empty: none
 	agent  *exec.Cmd
 	gone   chan struct{} // closed when agent was waited for
+
+	// Held while the lab itself is at work in the namespace: a power cut is to end the
+	// host's processes, and not the lab's.
+	working sync.RWMutex
 }
 
 // Dir is where the host's files are; Log its agent's log.
@@ -161,7 +166,17 @@ func (h *Host) Signal(s syscall.Signal) error { return h.agent.Process.Signal(s)
 // PowerCut kills every process of the host and takes its link down, at once.
 // What was on tmpfs is gone, as after a reboot.
 func (h *Host) PowerCut(ctx context.Context) error {
-	var failed error
+	if err := h.kill(ctx); err != nil {
+		return err
+	}
+	<-h.gone
+	return errors.Join(h.dropTaps(ctx), h.loseRAM(), os.RemoveAll(filepath.Join(h.dir, "r")))
+}
+
+// kill ends all processes of the host, and takes its cable down with the first.
+func (h *Host) kill(ctx context.Context) (failed error) {
+	h.working.Lock()
+	defer h.working.Unlock()
 	for round := 0; round < 20; round++ {
 		pids, err := h.pids(nil)
 		if err != nil {
@@ -178,9 +193,7 @@ func (h *Host) PowerCut(ctx context.Context) error {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	<-h.gone
-	failed = errors.Join(failed, h.dropTaps(ctx))
-	return errors.Join(failed, h.loseRAM(), os.RemoveAll(filepath.Join(h.dir, "r")))
+	return failed
 }
 
 // dropTaps removes what tap devices there are: none outlives a power cut. Those
@@ -268,22 +281,6 @@ func (h *Host) Vmctl(ctx context.Context, args ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	return h.inside(ctx, append([]string{h.lab.Binary}, args...)...)
-}
-
-// link sets the host's cable up or down.
-func (h *Host) link(ctx context.Context, state string) error {
-	return runScript(ctx, []string{"ip -n " + h.lab.switchNS() + " link set p" + h.Name + " " + state})
-}
-
-// Unplug takes the host's cable down; Plug puts it back.
-func (h *Host) Unplug(ctx context.Context) error { return h.link(ctx, "down") }
-
-// Plug is the inverse of Unplug.
-func (h *Host) Plug(ctx context.Context) error { return h.link(ctx, "up") }
-
-// drop throws away what comes from another host.
-func (h *Host) drop(ctx context.Context, from *Host) error {
-	return h.inside(ctx, "nft", "add table inet lab; add chain inet lab in { type filter hook input priority 0; }; add rule inet lab in ip saddr "+from.Addr+" drop")
 }
 
 // inside runs a command in the host's namespace.
