@@ -126,12 +126,12 @@ func (b *bench) hardwareGrows() {
 	b.must(err)
 }
 
-// pausedSince waits for a checkpoint of the paused guest.
+// pausedSince waits for a checkpoint of the paused guest, in a replica that counts.
 func (b *bench) pausedSince(on *lab.Host, since time.Time) {
 	b.t.Helper()
 	_, err := on.WaitState(b.t.Context(), 20*time.Second, func(v api.VM) error {
-		if v.State != "paused" || v.Checkpoint == nil || !v.Checkpoint.Time.After(since) {
-			return fmt.Errorf("it is %s, checkpoint %+v", v.State, v.Checkpoint)
+		if v.State != "paused" || v.Replica == nil || v.Replica.State != "synced" || v.Checkpoint == nil || !v.Checkpoint.Time.After(since) {
+			return fmt.Errorf("it is %s, replica %+v, checkpoint %+v", v.State, v.Replica, v.Checkpoint)
 		}
 		return nil
 	})
