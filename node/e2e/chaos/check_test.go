@@ -77,6 +77,12 @@ func (c *chaos) well(ctx context.Context, since time.Time) error {
 		}
 		views[h.Name] = status
 	}
+	for name, status := range views {
+		if status.Node.Maintenance {
+			_, err := c.hosts[name].CLI(ctx, "node", "maintenance", "off")
+			return fmt.Errorf("%s was in maintenance still: %v", name, err)
+		}
+	}
 	a, b := views["a"].VMs[0], views["b"].VMs[0]
 	if a.Owner != b.Owner || a.Epoch != b.Epoch {
 		return fmt.Errorf("a says owner %s, epoch %d; b says owner %s, epoch %d", a.Owner, a.Epoch, b.Owner, b.Epoch)

@@ -47,6 +47,7 @@ var kinds = []struct {
 	{"full-ram", 2, "oos", 5 * time.Second},
 	{"pause", 1, "os", 4 * time.Second},
 	{"stop", 1, "os", 2 * time.Second},
+	{"maintenance", 2, "oos", 6 * time.Second},
 }
 
 // exclusive faults come alone: the product says that it does not cover them

@@ -98,6 +98,8 @@ func (c *chaos) inject(ctx context.Context, f fault) (hit bool, err error) {
 		return hit, err
 	case "pause", "stop":
 		return c.operate(ctx, h, f), nil
+	case "maintenance":
+		return c.maintain(ctx, h, f), nil
 	}
 	return c.environment(ctx, h, f)
 }
@@ -180,4 +182,21 @@ func (c *chaos) operate(ctx context.Context, h *power, f fault) bool {
 		c.say("    refused: %v", err)
 	}
 	return err == nil
+}
+
+// maintain takes a host out of service for a while: its guests are handed over.
+func (c *chaos) maintain(ctx context.Context, h *power, f fault) (hit bool) {
+	for _, word := range []string{"on", "off"} {
+		bound, cancel := context.WithTimeout(ctx, 30*time.Second)
+		_, err := h.CLI(bound, "node", "maintenance", word)
+		cancel()
+		if err != nil {
+			c.say("    refused: %v", err)
+		}
+		hit = hit || err == nil
+		if word == "on" {
+			time.Sleep(f.lasts)
+		}
+	}
+	return hit
 }
