@@ -12,9 +12,9 @@ import (
 // setPaused pauses a running guest, or lets it go on. The peer hears of it first: a
 // takeover a moment later is from a checkpoint of before.
 func (n *Node) setPaused(ctx context.Context, g *guest, paused bool) (warnings []string, err error) {
-	word := "unpause"
+	word, act := "unpause", (*machine).Unpause
 	if paused {
-		word = "pause"
+		word, act = "pause", (*machine).Pause
 	}
 	g.mu.Lock()
 	before, protected := g.record.Paused, g.record.Spec.Protection.Level != vm.ProtectNone
@@ -26,15 +26,10 @@ func (n *Node) setPaused(ctx context.Context, g *guest, paused bool) (warnings [
 		if protected && n.compareNow(ctx) != nil {
 			warnings = append(warnings, fmt.Sprintf("the peer has not heard of the %s yet: if this host dies now, %s goes on there as its last checkpoint was", word, g.name()))
 		}
-		err := m.Unpause
-		if paused {
-			err = m.Pause
+		if err := act(m, ctx); err != nil {
+			return errors.Join(err, g.write(func(r *guestRecord) { r.Paused = before }))
 		}
-		failed := err(ctx)
-		if failed == nil {
-			return nil
-		}
-		return errors.Join(failed, g.write(func(r *guestRecord) { r.Paused = before }))
+		return nil
 	})
 	return warnings, err
 }
