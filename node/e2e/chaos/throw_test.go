@@ -154,6 +154,12 @@ func (c *chaos) suspend(ctx context.Context, h *power, what string, f fault) boo
 		return false
 	}
 	time.Sleep(f.lasts)
+	if what == "qemu" && h.Frozen(ctx, c.vm.UUID) {
+		// A QEMU that hung would stay stopped now: its guard has a stop of its own on it,
+		// which the end of this one would undo for a moment, on a host that may not run it.
+		c.say("    the guest is frozen: left to its guard")
+		return true
+	}
 	_ = syscall.Kill(pid, syscall.SIGCONT) // it may be gone
 	return true
 }

@@ -14,8 +14,6 @@ import (
 	"time"
 
 	"vmctl/node/api"
-	"vmctl/vm"
-	"vmctl/vm/guard"
 )
 
 // Host is one machine of the lab: a network namespace, its processes and files.
@@ -215,34 +213,6 @@ func (h *Host) QEMU(ctx context.Context, uuid string) int {
 		return 0
 	}
 	return h.Process(ctx, uuid)
-}
-
-// Waits says whether a QEMU waits here to take the guest: its guard knows.
-func (h *Host) Waits(ctx context.Context, uuid string) bool {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	config := vm.NewLayout(h.StateDir(), filepath.Dir(h.Socket()), h.ram, uuid).GuardConfig()
-	client, err := guard.Attach(ctx, config)
-	if err != nil {
-		return false
-	}
-	defer client.Close()
-	status, err := client.Status(ctx)
-	return err == nil && status.Standby
-}
-
-// Claimed waits until the QEMU that waits here is put under the new owner's epoch.
-func (h *Host) Claimed(ctx context.Context, uuid string) error {
-	client, err := guard.Attach(ctx, vm.NewLayout(h.StateDir(), filepath.Dir(h.Socket()), h.ram, uuid).GuardConfig())
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	for {
-		if status, err := client.Status(ctx); err != nil || !status.Standby {
-			return err
-		}
-	}
 }
 
 // Process is the pid of any QEMU of the guest here.
