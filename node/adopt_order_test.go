@@ -58,6 +58,21 @@ func leftBehind(t *testing.T) (*guest, *guard.Client, *qmptest.Server) {
 	return g, client, monitor
 }
 
+// adopted is the guest that was left behind, adopted until the test ends.
+func adopted(t *testing.T, g *guest, client *guard.Client) *machine {
+	t.Helper()
+	status, err := client.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := g.adoptRunning(t.Context(), client, status)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.KillNow(); m.close(); _ = m.protector.Close() })
+	return m
+}
+
 // TestListensBeforeItSpeaksQMP: a QEMU that drains its disks answers nothing until
 // the mirrors' socket is served again. The adopting agent serves it first, and
 // continues the guest only if it was stopped for a checkpoint.
@@ -80,15 +95,7 @@ func TestListensBeforeItSpeaksQMP(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			status, err := client.Status(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			m, err := g.adoptRunning(t.Context(), client, status)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() { _ = client.KillNow(); m.close(); _ = m.protector.Close() }()
+			m := adopted(t, g, client)
 			if len(monitor.Calls("cont")) != 0 {
 				t.Error("continued before it is known whether the mirrors are good")
 			}

@@ -41,22 +41,14 @@ func TestPauseThatWasNotCarriedOut(t *testing.T) {
 			t.Parallel()
 			g, client, monitor := leftBehind(t)
 			db := openDB(t, filepath.Join(t.TempDir(), "db"))
-			defer db.Close()
+			t.Cleanup(func() { _ = db.Close() })
 			g.n.db, g.n.exchange = db, &exchange{kick: make(chan struct{}, 1)}
 			yes := true
 			g.record.Paused = &yes
 			monitor.Handle("query-status", func(*qmptest.Call) (any, error) {
 				return map[string]any{"status": state, "running": state == string(vm.StateRunning)}, nil
 			})
-			status, err := client.Status(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			m, err := g.adoptRunning(t.Context(), client, status)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() { _ = client.KillNow(); m.close(); _ = m.protector.Close() }()
+			adopted(t, g, client)
 			if got := g.record.Paused; (got != nil) != stays {
 				t.Errorf("the word stays: %v, want %v", got != nil, stays)
 			}
