@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -39,7 +40,7 @@ func (c *chaos) check() {
 	causes := slices.Clone(c.causes)
 	c.mu.Unlock()
 	stints := c.recorder.Stints()
-	for _, line := range slices.Concat(c.judge.boots(stints, causes), c.claims.judge(stints, c.recorder.CounterAt)) {
+	for _, line := range slices.Concat(c.judge.boots(stints, causes, c.startedOn), c.claims.judge(stints, c.recorder.CounterAt)) {
 		c.wrong("%s", line)
 	}
 	for _, h := range c.Hosts() {
@@ -173,7 +174,7 @@ type judge struct{ seen int }
 // boots says which boots of the guest had no cause. The hosts take turns with
 // the same token; a new token is a boot, which needs something that ended the
 // guest: on the host that had it, or, if it is another one now, on that.
-func (j *judge) boots(stints []lab.Stint, causes []cause) (wrong []string) {
+func (j *judge) boots(stints []lab.Stint, causes []cause, started func(node string, from, to time.Time) bool) (wrong []string) {
 	for i := max(j.seen, 1); i < len(stints); i++ {
 		before, now := stints[i-1], stints[i]
 		if before.Token == now.Token {
@@ -182,8 +183,10 @@ func (j *judge) boots(stints []lab.Stint, causes []cause) (wrong []string) {
 		found := slices.ContainsFunc(causes, func(k cause) bool {
 			return (k.host == now.Node || k.host == "") && k.at.After(before.Last.Add(-time.Second)) && k.at.Before(now.First)
 		}) || slices.ContainsFunc(causes, func(k cause) bool {
-			// Ended where it was, booted there, taken over before its first word.
-			return k.host == before.Node && k.kind != "power-cut" && k.at.After(before.Last.Add(-time.Second)) && k.at.Before(now.First)
+			// Ended where it was, booted there, taken over before its first word. What
+			// has lost its power is taken over as it was, unless it was seen to boot.
+			return k.host == before.Node && k.at.After(before.Last.Add(-time.Second)) && k.at.Before(now.First) &&
+				(k.kind != "power-cut" || started(before.Node, k.at, now.First))
 		})
 		if !found {
 			wrong = append(wrong, fmt.Sprintf("the guest booted anew on %s at %s without cause; it was on %s until %s",
@@ -192,6 +195,24 @@ func (j *judge) boots(stints []lab.Stint, causes []cause) (wrong []string) {
 	}
 	j.seen = len(stints)
 	return wrong
+}
+
+// startedOn says whether a host's agent has told that it booted the guest in a time.
+func (c *chaos) startedOn(node string, from, to time.Time) bool {
+	log, err := os.ReadFile(c.hosts[node].LogFile())
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(log)) {
+		if !strings.Contains(line, " event=guest-started ") {
+			continue
+		}
+		stamp, _, _ := strings.Cut(strings.TrimPrefix(line, "time="), " ")
+		if at, err := time.Parse(time.RFC3339, stamp); err == nil && at.After(from) && at.Before(to) {
+			return true
+		}
+	}
+	return false
 }
 
 // short takes what differs from run to run out of a file's name.
