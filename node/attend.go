@@ -19,7 +19,7 @@ import (
 func (g *guest) attend(ctx context.Context, m *machine) {
 	began := time.Now()
 	m.clock = g.clockOf(m)
-	g.locked(func() { g.machine, g.plan, g.status.failure = m, nil, "" })
+	g.locked(func() { g.machine, g.plan, g.status.failure, g.status.starting = m, nil, "", false })
 	g.found()
 	g.n.alarms.set(alarmStart, g.name(), false, "")
 	run, cancel := context.WithCancel(ctx)

@@ -67,6 +67,7 @@ type guest struct {
 
 // situation is what people see.
 type situation struct {
+	starting bool   // an attempt to start it is under way
 	failure  string // why it does not run although it should
 	phase    string // of the replica: api.Replica.State
 	reason   string

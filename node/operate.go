@@ -145,18 +145,18 @@ func (n *Node) kill(ctx context.Context, g *guest, _ time.Duration) error {
 }
 
 func (n *Node) bringDown(ctx context.Context, g *guest, word string, end func(*machine) error) error {
-	m := g.current()
 	g.mu.Lock()
-	wanted := g.wanted()
+	idle := g.machine == nil && !g.rising() && !g.wanted()
 	g.mu.Unlock()
-	if m == nil && !wanted {
+	if idle {
 		return api.Errorf(api.Conflict, "%s %s: it is stopped already", word, g.name())
 	}
 	if err := g.setRun(ctx, false); err != nil {
 		return err
 	}
-	if m == nil {
-		return nil
+	m, err := g.risen(ctx)
+	if err != nil || m == nil {
+		return err
 	}
 	if err := end(m); err != nil {
 		return err
@@ -165,6 +165,22 @@ func (n *Node) bringDown(ctx context.Context, g *guest, word string, end func(*m
 		return err
 	}
 	return api.Errorf(api.Conflict, "%s %s: node %s has taken it over meanwhile", word, g.name(), g.ownerName()).WithHint("Try again.")
+}
+
+// rising says whether the guest may be about to run: it is being started, or it is not
+// known yet what an earlier agent left. The lock must be held.
+func (g *guest) rising() bool { return !g.seen || g.status.starting }
+
+// risen waits for a start that is under way, which a wish that comes now does not call
+// back, and returns what runs; nil: nothing, and nothing will.
+func (g *guest) risen(ctx context.Context) (m *machine, err error) {
+	bound, cancel := context.WithTimeout(ctx, startBound)
+	defer cancel()
+	err = g.await(bound, func() bool { m = g.machine; return m != nil || !g.rising() })
+	if err != nil && ctx.Err() == nil {
+		return nil, api.Errorf(api.Failed, "stop %s: it is to be stopped, and was still being started after %v", g.name(), startBound).WithHint("Try again.")
+	}
+	return m, err
 }
 
 func (n *Node) reset(ctx context.Context, g *guest, _ time.Duration) error {

@@ -78,6 +78,7 @@ func (g *guest) own(ctx context.Context) {
 	for role.Err() == nil {
 		m, err := g.bringUp(role)
 		if err != nil {
+			g.locked(func() { g.status.starting = false })
 			if role.Err() != nil || errors.Is(err, errYielded) {
 				return
 			}
@@ -159,11 +160,12 @@ func (g *guest) waitAllowed(ctx context.Context) (taking *ha.TakeOver, err error
 	}
 }
 
-// begin makes an allowed start the attempt, unless it was withdrawn.
+// begin makes an allowed start the attempt, unless it was withdrawn, or is not wanted
+// any more. Who wants the guest stopped from now on waits for it.
 func (g *guest) begin(plan *recovery.Start) (begun bool) {
 	g.locked(func() {
-		if begun = g.plan == plan; begun {
-			g.plan, g.attempt = nil, plan
+		if begun = g.plan == plan && g.wanted(); begun {
+			g.plan, g.attempt, g.status.starting = nil, plan, true
 		}
 	})
 	return begun
